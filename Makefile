@@ -1,0 +1,35 @@
+# presence: set up, serve, test, lint, bench. Every target sets up what it needs.
+SHELL := /bin/bash
+PYTHON ?= python3
+PORT ?= 8080
+CONFIG ?= config/local.yaml
+BIN := .venv/bin
+
+.PHONY: setup serve test lint bench clean
+
+setup: .venv/ready
+
+.venv/ready: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e ".[dev]"
+	touch $@
+
+serve: setup
+	$(BIN)/presence serve --config $(CONFIG) --port $(PORT)
+
+test: setup
+	tests/setup.sh
+	$(BIN)/pytest --cov --cov-report=term:skip-covered
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup
+	$(BIN)/python -m bench
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .coverage dist build bench/out

@@ -1,0 +1,1 @@
+"""Pure model code: arrays in, dataclasses out."""

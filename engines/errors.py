@@ -1,0 +1,81 @@
+"""Everything that can go wrong, in one tree.
+
+PresenceError
+├── InvalidInput            the request is malformed or a value is out of range
+│   └── MediaUnavailable    an image or audio clip could not be fetched from its URL
+├── NotAuthorized           no API key, or a wrong one
+├── NotFound
+│   ├── NoFace              the picture was read, and no face was found in it
+│   └── UnknownModel        no model of that name, or none of that capability
+├── LivenessUnavailable     liveness was asked of a model that has no liveness weights
+├── TooLarge                body, picture or clip exceeds a limit
+├── NotDecodable            the bytes are no picture (or clip) that can be read
+├── NothingComputable       the model can compute nothing of what was asked
+├── Busy                    a queue is full; carries how long to wait
+├── DeadlineExceeded        the answer would have come too late
+└── ConfigurationError      a setting or a model file is wrong; raised before anything starts
+
+An error crosses processes as a value: each is rebuilt from its message alone.
+"""
+
+
+class PresenceError(Exception):
+    """Root of the tree. The message is written for the caller: no path, no traceback."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class InvalidInput(PresenceError):
+    """The request is malformed or a value is out of its range."""
+
+
+class MediaUnavailable(InvalidInput):
+    """An image or audio clip could not be fetched from its URL."""
+
+
+class NotAuthorized(PresenceError):
+    """No API key, or a wrong one."""
+
+
+class NotFound(PresenceError):
+    """The thing that was asked for does not exist."""
+
+
+class NoFace(NotFound):
+    """The picture was read, and no face was found in it."""
+
+
+class UnknownModel(NotFound):
+    """No model of that name, or none of that capability."""
+
+
+class LivenessUnavailable(PresenceError):
+    """Liveness was asked of a model that has no liveness weights."""
+
+
+class TooLarge(PresenceError):
+    """Body, picture or clip exceeds a limit."""
+
+
+class NotDecodable(PresenceError):
+    """The bytes are no picture (or clip) that can be read."""
+
+
+class NothingComputable(PresenceError):
+    """The model can compute nothing of what was asked."""
+
+
+class Busy(PresenceError):
+    """A queue is full."""
+
+    retry_after_s = 1
+
+
+class DeadlineExceeded(PresenceError):
+    """The answer would have come too late."""
+
+
+class ConfigurationError(PresenceError):
+    """A setting or a model file is wrong: names the file, the key and the remedy."""

@@ -1,0 +1,40 @@
+"""Engines by capability and name: noun -> engine name -> "module:Class", imported on first use."""
+
+from importlib import import_module
+from typing import Any
+
+from engines.errors import ConfigurationError
+
+ENGINES: dict[str, dict[str, str]] = {
+    "face": {
+        "dlib-resnet": "engines.face.dlib_resnet:DlibResnet",
+        "opencv-zoo": "engines.face.opencv_zoo:OpencvZoo",
+        "insightface": "engines.face.insightface_pack:InsightfacePack",
+        "fake": "engines.face.fake:FakeFace",
+    },
+}
+
+
+def capability(engine: str) -> str:
+    """The capability that an engine serves, such as "face".
+
+    Raises ConfigurationError when no engine has that name.
+    """
+    for noun, engines in ENGINES.items():
+        if engine in engines:
+            return noun
+    known = sorted(name for engines in ENGINES.values() for name in engines)
+    raise ConfigurationError(f"unknown backend {engine!r}; known backends: {', '.join(known)}")
+
+
+def load(noun: str, engine: str) -> Any:
+    """The class of an engine.
+
+    Raises ConfigurationError when the capability has no engine of that name.
+    """
+    try:
+        module, _, name = ENGINES[noun][engine].partition(":")
+    except KeyError:
+        known = ", ".join(sorted(ENGINES.get(noun, {})))
+        raise ConfigurationError(f"no {noun} engine {engine!r}; known: {known}") from None
+    return getattr(import_module(module), name)

@@ -1,0 +1,1 @@
+"""How models are wired and talked to: flows, HTTP, the command."""

@@ -1,0 +1,1 @@
+"""The HTTP gateway: routes, errors, keys and limits."""
