@@ -1,0 +1,82 @@
+"""Errors on the wire: one table from the error tree to HTTP, one body shape (LocalAI's, OpenAI's)."""
+
+import logging
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+from engines import errors
+
+logger = logging.getLogger("presence.errors")
+
+STATUS: dict[type[errors.PresenceError], int] = {
+    errors.InvalidInput: 400,
+    errors.NotAuthorized: 401,
+    errors.NotFound: 404,
+    errors.LivenessUnavailable: 412,
+    errors.TooLarge: 413,
+    errors.NotDecodable: 415,
+    errors.NothingComputable: 501,
+    errors.Busy: 503,
+    errors.DeadlineExceeded: 504,
+}
+"""Status of each branch of the tree; a leaf has the status of its nearest listed ancestor."""
+
+
+def status_of(error: errors.PresenceError) -> int:
+    """The HTTP status of an error: its own entry of the table or its nearest ancestor's, else 500."""
+    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
+
+
+def error_body(
+    code: int, message: str, param: str | None = None, type_: str = "invalid_request_error"
+) -> dict[str, object]:
+    """`{"error": {"code", "message", "type", "param"?}}`; param names the offending field."""
+    body: dict[str, object] = {"code": code, "message": message, "type": type_}
+    if param is not None:
+        body["param"] = param
+    return {"error": body}
+
+
+def error_response(
+    code: int, message: str, param: str | None = None, headers: dict[str, str] | None = None
+) -> JSONResponse:
+    """An error as an ASGI response."""
+    type_ = "invalid_request_error" if code < 500 else "server_error"
+    return JSONResponse(error_body(code, message, param, type_), status_code=code, headers=headers)
+
+
+def _presence_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, errors.PresenceError)  # noqa: S101 - registered for this type alone
+    status = status_of(error)
+    headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, errors.Busy) else None
+    return error_response(status, error.message, headers=headers)
+
+
+def _validation_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this type alone
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return error_response(400, "the request body is not valid JSON")
+    param = ".".join(str(part) for part in first["loc"][1:]) or None
+    return error_response(400, f"{param or 'request body'}: {first['msg']}", param)
+
+
+def _http_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for this type alone
+    return error_response(error.status_code, str(error.detail), headers=dict(error.headers or {}))
+
+
+def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    logger.error("unexpected error on %s", request.url.path, exc_info=error)
+    return error_response(500, "internal error; the log of the service has the details")
+
+
+def install(app: FastAPI) -> None:
+    """Makes every error of the application leave in the one shape."""
+    app.add_exception_handler(errors.PresenceError, _presence_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _unexpected)
