@@ -1,0 +1,224 @@
+"""Settings of the application and model files. Each default lives here, beside what it sets."""
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from engines import registry
+from engines.errors import ConfigurationError
+
+logger = logging.getLogger("presence.settings")
+
+Role = Literal["detector", "recognizer", "attributes", "liveness"]
+
+LOCALAI_KEYS_WITHOUT_EFFECT = frozenset(
+    {"backend_options", "batch", "context_size", "cuda", "cutstrings", "debug", "description",
+     "diffusers", "disabled", "download_files", "embeddings", "f16", "feature_flags", "function",
+     "gpu_layers", "grpc", "icon", "last_checked", "low_vram", "main_gpu", "mmap", "mmlock",
+     "no_mulmatq", "numa", "pinned", "prompt_cache_path", "reranking", "roles", "seed", "size",
+     "stopwords", "system_prompt", "tags", "template", "tensor_split", "threads", "trimspace",
+     "type", "urls", "usage"}
+)  # fmt: skip
+"""Keys of LocalAI's model files that mean nothing here; they are accepted and ignored."""
+
+ENGINE_OPTION: dict[tuple[str, str], str] = {
+    ("insightface", "insightface"): "insightface",
+    ("insightface", "onnx_direct"): "opencv-zoo",
+    ("insightface", "onnx-direct"): "opencv-zoo",
+    ("insightface", "opencv"): "opencv-zoo",
+}
+"""LocalAI's `backend` and its `engine` option, together, name one of our engines."""
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Replicas(Settings):
+    """What Ray gives one part of a model."""
+
+    num_cpus: float = Field(0.1, ge=0, description="CPUs booked; also the bound of inference threads")
+    num_gpus: float = Field(0.0, ge=0, description="GPUs booked, a fraction or a whole number")
+    min_replicas: int = Field(1, ge=1, description="replicas kept running")
+    max_replicas: int | None = Field(
+        None, ge=1, description="replicas at most; None: as many as min_replicas, no autoscaling"
+    )
+    target_ongoing_requests: float = Field(8, gt=0, description="requests a replica, for autoscaling")
+    max_batch_size: int = Field(8, ge=1, le=1024, description="items in one run of the model")
+    batch_wait_timeout_s: float = Field(
+        0.0, ge=0, le=1, description="how long an idle model waits for more items; 0: not at all"
+    )
+    max_ongoing_requests: int = Field(64, ge=1, description="requests inside one replica")
+    max_queued_requests: int = Field(
+        128, ge=1, description="requests that wait in each gateway for a replica; over it: 503"
+    )
+    runtime_env: dict[str, Any] | None = Field(None, description="Ray runtime_env of the replicas")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Replicas":
+        if self.max_replicas is not None and self.max_replicas < self.min_replicas:
+            raise ValueError("max_replicas is below min_replicas")
+        return self
+
+    @property
+    def threads(self) -> int:
+        """Inference threads: num_cpus rounded down, at least 1."""
+        return max(1, int(self.num_cpus))
+
+
+def _options(value: object) -> object:
+    """LocalAI writes options as a list of "key:value"; a mapping is accepted too. All values are text."""
+    if isinstance(value, dict):
+        return {str(key): str(item) for key, item in value.items()}
+    if not isinstance(value, list):
+        return value
+    pairs = [str(item).partition(":") for item in value]
+    if wrong := [key for key, colon, _ in pairs if not colon]:
+        raise ValueError(f"option {wrong[0]!r} is not of the form key:value")
+    return {key.strip(): item.strip() for key, _, item in pairs}
+
+
+class Parameters(BaseModel):
+    """LocalAI's `parameters`: the model and its language; other keys belong to text generation."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    model: str = Field("", description="weights, as the engine names them")
+    language: str = Field("", description="language of the model")
+
+
+class WeightFile(Settings):
+    """A file that the gallery installed for a model."""
+
+    filename: str
+    uri: str = ""
+    sha256: str = ""
+
+
+class ModelFile(Settings):
+    """One model: LocalAI's model YAML plus `deployment`."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$", description="what requests call `model`")
+    backend: str = Field(description="engine")
+    known_usecases: tuple[str, ...] = Field((), description="capabilities, LocalAI's words; may be left out")
+    parameters: Parameters = Parameters()
+    options: Annotated[dict[str, str], BeforeValidator(_options)] = Field(
+        default_factory=dict, description="options of the engine"
+    )
+    files: tuple[WeightFile, ...] = Field((), description="files the gallery installed")
+    license: str = Field("", description="licence of the weights")
+    deployment: dict[Role, Replicas] = Field(default_factory=dict, description="what Ray gives each part")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _localai(cls, data: object) -> object:
+        if not isinstance(data, dict):
+            return data
+        return {key: value for key, value in data.items() if key not in LOCALAI_KEYS_WITHOUT_EFFECT}
+
+    @property
+    def engine(self) -> str:
+        """Name of the engine in the registry. Raises ConfigurationError for an unknown `engine` option."""
+        chosen = self.options.get("engine", "")
+        if not chosen or self.backend == chosen:
+            return self.backend
+        try:
+            return ENGINE_OPTION[self.backend, chosen]
+        except KeyError:
+            raise ConfigurationError(
+                f"model {self.name}: option engine:{chosen} is unknown for backend {self.backend}"
+            ) from None
+
+    @property
+    def capability(self) -> str:
+        """What the model is for, such as "face". Raises ConfigurationError for an unknown backend."""
+        return registry.capability(self.engine)
+
+    def replicas(self, role: Role) -> Replicas:
+        """What Ray gives one part."""
+        return self.deployment.get(role) or Replicas()
+
+
+class Gateway(Settings):
+    """The HTTP gateway."""
+
+    num_replicas: int = Field(1, ge=1, description="gateway replicas; at least 2 where nothing may pause")
+    num_cpus: float = Field(0.1, ge=0, description="CPUs booked for each")
+    max_in_flight: int = Field(256, ge=1, description="requests in flight in a replica; over it: 503")
+    max_body_bytes: int = Field(15 * 2**20, ge=1024, description="largest request body; over it: 413")
+    deadline_s: float = Field(30.0, gt=0, description="answer a request within this time, else 504")
+    cors_origins: tuple[str, ...] = Field((), description="origins that browsers may call from; * for all")
+    api_keys_file: Path | None = Field(None, description="file of API keys, one a line")
+
+
+class Media(Settings):
+    """Pictures and clips in requests."""
+
+    max_bytes: int = Field(15 * 2**20, ge=1, description="largest picture or clip, decoded from base64")
+    max_pixels: int = Field(50_000_000, ge=1, description="largest picture; checked before decoding")
+    fetch_timeout_s: float = Field(15.0, gt=0, description="time to fetch a URL, redirects included")
+    allow_urls: bool = Field(True, description="whether URLs are fetched at all")
+    allow_networks: tuple[str, ...] = Field((), description="private networks that URLs may point to (CIDR)")
+
+
+class AppArgs(Settings):
+    """The `args` of the application in a Serve config file."""
+
+    models: tuple[ModelFile, ...] = Field((), description="models written into the config itself")
+    models_dir: Path | None = Field(
+        None,
+        description="model files and weights; default $PRESENCE_MODELS_DIR, else ~/.presence/models",
+    )
+    gateway: Gateway = Gateway()
+    media: Media = Media()
+
+
+def read_model_file(path: Path) -> ModelFile:
+    """Reads one model file. Raises ConfigurationError that names the file, the key and the remedy."""
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"{path}: not readable as YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise ConfigurationError(f"{path}: a model file is a mapping with at least name and backend")
+    try:
+        return ModelFile.model_validate({"name": path.stem, **data})
+    except ValidationError as error:
+        raise ConfigurationError(f"{path}: {explain(error)}") from None
+
+
+def explain(error: ValidationError) -> str:
+    """A validation error in one line a field: the key, what is wrong, and what to do."""
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"]) or "the file"
+        if item["type"] == "extra_forbidden":
+            lines.append(f"{key}: unknown key; remove it or correct its spelling")
+        else:
+            lines.append(f"{key}: {item['msg']}")
+    return "; ".join(lines)
+
+
+def all_models(args: AppArgs, models_dir: Path) -> tuple[ModelFile, ...]:
+    """Models of the config, then those of the models directory by file name.
+
+    Raises ConfigurationError for a name that two of them share.
+    """
+    installed = sorted([*models_dir.glob("*.yaml"), *models_dir.glob("*.yml")])
+    models = (*args.models, *(read_model_file(path) for path in installed))
+    _refuse_duplicates(model.name for model in models)
+    return models
+
+
+def _refuse_duplicates(names: Iterable[str]) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise ConfigurationError(f"two models are named {name!r}; rename one of them")
+        seen.add(name)
