@@ -1,14 +1,18 @@
 """Errors on the wire: one table from the error tree to HTTP, one body shape (LocalAI's, OpenAI's)."""
 
 import logging
+from importlib.metadata import version
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from engines import errors
 
+VERSION = version("presence")
 logger = logging.getLogger("presence.errors")
 
 STATUS: dict[type[errors.PresenceError], int] = {
@@ -80,3 +84,36 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _unexpected)
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong."""
+
+    code: int = Field(description="the HTTP status")
+    message: str
+    type: str
+    param: str | None = Field(None, description="the offending field")
+
+
+class ErrorResponse(BaseModel):
+    """Body of every error."""
+
+    error: ErrorDetail
+
+
+MEANING = {
+    400: "the request is malformed or a value is out of range",
+    401: "no API key, or a wrong one",
+    404: "no face in the picture, or an unknown model or id; the message says which",
+    412: "liveness asked of a model that has no liveness weights",
+    413: "the body or the picture is too large",
+    415: "the bytes are no picture that can be read",
+    501: "nothing of what was asked can be computed",
+    503: "busy: try again after Retry-After seconds",
+    504: "the deadline passed",
+}
+
+
+def documented(*codes: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route in OpenAPI: each error that it may answer."""
+    return {code: {"model": ErrorResponse, "description": MEANING[code]} for code in codes}

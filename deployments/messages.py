@@ -1,0 +1,53 @@
+"""What crosses between the gateway and the model replicas."""
+
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from engines.types import Box, Image
+
+Crops: TypeAlias = dict[str, tuple[Image, ...]]
+"""Crops of one face by the part that takes them: recognizer, genderage, expression, liveness."""
+
+Selection: TypeAlias = Literal["all", "largest", "score"]
+"""Which faces are cropped: every one, the largest, or the one with the best score."""
+
+
+@dataclass(frozen=True, slots=True)
+class DetectRequest:
+    """One picture to look at.
+
+    image: the encoded file. threshold: least score kept, 0..1; None: the model's own.
+    reply_limit: bytes of crops that the answer may carry; None: any number.
+    """
+
+    image: bytes = field(repr=False)
+    crops: tuple[str, ...] = ()
+    select: Selection = "all"
+    threshold: float | None = None
+    reply_limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFace:
+    """A face and its crops (none unless asked for)."""
+
+    box: Box
+    score: float
+    crops: Crops = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFaces:
+    """The faces of one picture, best score first.
+
+    complete: False when the crops would have exceeded `reply_limit` and were left out.
+    """
+
+    faces: tuple[FoundFace, ...]
+    complete: bool = True
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all crops."""
+        parts = (part for face in self.faces for crops in face.crops.values() for part in crops)
+        return sum(part.nbytes for part in parts)

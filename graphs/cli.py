@@ -1,0 +1,170 @@
+"""The `presence` command."""
+
+import os
+import signal
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from pydantic import ValidationError
+from rich.console import Console
+
+import graphs
+from engines.errors import ConfigurationError
+from graphs import cli_models, ray_runtime
+from graphs.settings import AppArgs, explain
+
+CONFIG_DIR = Path(graphs.__file__).parent.parent / "config"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+APPLICATION = "presence"
+POLL_S = 0.5
+
+main = typer.Typer(no_args_is_help=True, add_completion=False, help="Faces, voices and speech on Ray Serve.")
+main.add_typer(cli_models.app, name="models", help="List, install and remove models.")
+console = Console(stderr=True, highlight=False)
+
+
+@main.callback()
+def _root() -> None:
+    """Keeps the commands as subcommands."""
+
+
+@main.command()
+def serve(
+    config: Annotated[Path, typer.Option(help="Serve config file")] = Path("config/local.yaml"),
+    host: Annotated[str | None, typer.Option(help="address to listen on; default: the config's")] = None,
+    port: Annotated[int | None, typer.Option(help="port to listen on; default: the config's")] = None,
+    models_dir: Annotated[Path | None, typer.Option(help="model files and weights")] = None,
+    insecure_public: Annotated[
+        bool, typer.Option("--insecure-public", help="listen beyond loopback without API keys")
+    ] = False,
+) -> None:
+    """Start the service on this machine and wait; Ctrl-C stops it."""
+    try:
+        data = read_config(config)
+        http = data.setdefault("http_options", {})
+        http.update({key: value for key, value in (("host", host), ("port", port)) if value is not None})
+        arguments = application_args(data, models_dir)
+        refuse_open_door(str(http.get("host", "0.0.0.0")), arguments, insecure_public=insecure_public)
+        run(data, arguments)
+    except ConfigurationError as error:
+        console.print(f"[red]error[/red] {error.message}", soft_wrap=True)
+        raise typer.Exit(1) from None
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A Serve config file, by its path or by its name among those that come with presence."""
+    found = path if path.is_file() else CONFIG_DIR / path.name
+    try:
+        data = yaml.safe_load(found.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"{path}: not readable: {error}") from error
+    if not isinstance(data, dict) or not data.get("applications"):
+        raise ConfigurationError(f"{path}: applications: missing; see config/local.yaml for an example")
+    return data
+
+
+def application_args(data: dict[str, Any], models_dir: Path | None) -> AppArgs:
+    """The checked `args` of the presence application; models_dir, when given, is written into them."""
+    applications = [one for one in data["applications"] if one.get("name") == APPLICATION]
+    if len(applications) != 1:
+        raise ConfigurationError(f"applications: exactly one must be named {APPLICATION}")
+    arguments = applications[0].setdefault("args", {})
+    if models_dir is not None:
+        arguments["models_dir"] = str(models_dir.resolve())
+    try:
+        return AppArgs.model_validate(arguments)
+    except ValidationError as error:
+        raise ConfigurationError(f"applications.{APPLICATION}.args: {explain(error)}") from None
+
+
+def refuse_open_door(host: str, arguments: AppArgs, *, insecure_public: bool) -> None:
+    """Raises ConfigurationError for an address beyond loopback without API keys."""
+    keys = arguments.gateway.api_keys_file or os.environ.get("PRESENCE_API_KEYS")
+    if host in LOOPBACK or keys or insecure_public:
+        return
+    raise ConfigurationError(
+        f"refusing to listen on {host} without API keys: set gateway.api_keys_file or PRESENCE_API_KEYS, "
+        "or pass --insecure-public"
+    )
+
+
+def run(data: dict[str, Any], arguments: AppArgs) -> None:
+    """Starts Ray and Serve in this process, shows progress, waits for a signal, stops both."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    http = data["http_options"]
+    with tempfile.TemporaryDirectory(prefix="presence-") as directory:
+        ray_runtime.protect_token()
+        os.environ.update(ray_runtime.environment(host=http["host"], directory=Path(directory)))
+        build(arguments)
+        _start(data, stop)
+
+
+def build(arguments: AppArgs) -> None:
+    """Binds the application once in this process, so that a wrong model file is told before Ray starts."""
+    from graphs.app import app  # noqa: PLC0415 - Ray reads its environment when it is imported
+
+    app(arguments)
+
+
+def _start(data: dict[str, Any], stop: threading.Event) -> None:
+    import ray  # noqa: PLC0415 - Ray reads its environment when it is imported
+    from ray import serve as ray_serve  # noqa: PLC0415
+    from ray.serve._private import api  # noqa: PLC0415 - what `serve run` itself calls
+    from ray.serve.schema import ServeDeploySchema  # noqa: PLC0415
+
+    try:
+        schema = ServeDeploySchema.model_validate(data)
+    except ValidationError as error:
+        raise ConfigurationError(explain(error)) from None
+    http = data["http_options"]
+    console.print("starting Ray ...")
+    ray.init(**ray_runtime.init_options(http["host"]))
+    try:
+        client = api.serve_start(
+            http_options=schema.http_options.model_dump(), proxy_location=schema.proxy_location
+        )
+        client.deploy_apps(schema, _blocking=False)
+        if _wait_until_ready(stop):
+            _welcome(http["host"], int(http["port"]))
+            stop.wait()
+        console.print("stopping ...")
+    finally:
+        ray_serve.shutdown()
+        ray.shutdown()
+
+
+def _wait_until_ready(stop: threading.Event) -> bool:
+    """Prints a line for each part that becomes ready. False when stopped; raises when a part failed."""
+    from ray import serve as ray_serve  # noqa: PLC0415 - Ray reads its environment when it is imported
+
+    started, ready = time.monotonic(), set[str]()
+    while not stop.wait(POLL_S):
+        application = ray_serve.status().applications.get(APPLICATION)
+        if application is None:
+            continue
+        for name, deployment in application.deployments.items():
+            if deployment.status.value == "HEALTHY" and name not in ready:
+                ready.add(name)
+                console.print(f"  ready  {name}  [dim]{time.monotonic() - started:.1f} s[/dim]")
+        if application.status.value == "RUNNING":
+            return True
+        if application.status.value in ("DEPLOY_FAILED", "UNHEALTHY"):
+            raise ConfigurationError(f"the application failed to start: {application.message}")
+    return False
+
+
+def _welcome(host: str, port: int) -> None:
+    url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
+    console.print(f"\npresence is ready at [bold]{url}[/bold]   API page: {url}/docs\n\nTry:")
+    console.print(f"  curl -s {url}/v1/models\n", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

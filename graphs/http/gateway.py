@@ -1,0 +1,105 @@
+"""The HTTP application and the deployment that serves it."""
+
+import time
+from typing import Any
+
+from fastapi import FastAPI
+from ray import serve
+from starlette.middleware.cors import CORSMiddleware
+
+from graphs.clients import (
+    RemoteFaceAttributes,
+    RemoteFaceDetector,
+    RemoteFaceLiveness,
+    RemoteFaceRecognizer,
+)
+from graphs.face import FaceFlow, FaceNode
+from graphs.http import errors, face, system
+from graphs.http.auth import ApiKeys
+from graphs.http.limits import Admission, BodyLimit
+from graphs.http.requests import RequestIds
+from graphs.media import MediaReader, MediaRules
+from graphs.services import Services
+from graphs.settings import AppArgs, ModelFile
+from graphs.status import ServeStatus
+from graphs.wiring import FaceWiring
+
+DESCRIPTION = "Who is in a picture, who is speaking, what is said. API of LocalAI, OpenAI and pyannoteAI."
+
+
+def http_application(services: Services) -> FastAPI:
+    """The routes with everything around them. Needs no Ray."""
+    app = FastAPI(title="presence", description=DESCRIPTION, version=errors.VERSION)
+    app.state.services = services
+    app.state.face = services.face
+    app.state.deadline_s = services.settings.deadline_s
+    errors.install(app)
+    app.include_router(face.router)
+    app.include_router(system.router)
+    settings = services.settings
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(Admission, max_in_flight=settings.max_in_flight)
+    if services.api_keys:
+        app.add_middleware(ApiKeys, keys=services.api_keys)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["x-request-id"],
+        )
+    app.add_middleware(RequestIds)
+    return app
+
+
+class Gateway:
+    """One replica of the HTTP ingress: flows live here, models behind their handles."""
+
+    def __init__(
+        self,
+        args: AppArgs,
+        models: tuple[ModelFile, ...],
+        faces: tuple[FaceWiring, ...],
+        api_keys: frozenset[str],
+    ) -> None:
+        media = MediaReader(media_rules(args))
+        self._media = media
+        self._services = Services(
+            settings=args.gateway,
+            models=models,
+            status=ServeStatus((model.name for model in models), serve.get_replica_context().app_name),
+            face=FaceFlow({wiring.name: face_node(wiring) for wiring in faces}, media),
+            started_at=int(time.time()),
+            api_keys=api_keys,
+        )
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return http_application(self._services)
+
+
+def media_rules(args: AppArgs) -> MediaRules:
+    """The rules of the media reader from the settings."""
+    media = args.media
+    return MediaRules(
+        max_bytes=media.max_bytes,
+        fetch_timeout_s=media.fetch_timeout_s,
+        allow_networks=media.allow_networks,
+        allow_urls=media.allow_urls,
+    )
+
+
+def face_node(wiring: FaceWiring) -> FaceNode:
+    """A face model of the graph, its handles wrapped in typed adapters."""
+    handles: dict[str, Any] = dict(wiring.handles)
+    return FaceNode(
+        name=wiring.name,
+        threshold=wiring.threshold,
+        detector=RemoteFaceDetector(handles["detector"]),
+        recognizer=RemoteFaceRecognizer(handles["recognizer"]),
+        attributes=RemoteFaceAttributes(handles["attributes"]) if "attributes" in handles else None,
+        heads=wiring.heads,
+        liveness=RemoteFaceLiveness(handles["liveness"]) if "liveness" in handles else None,
+        liveness_threshold=wiring.liveness_threshold,
+        select=wiring.select,
+    )
