@@ -71,8 +71,12 @@ def read_config(path: Path) -> dict[str, Any]:
 def application_args(data: dict[str, Any], models_dir: Path | None) -> AppArgs:
     """The checked `args` of the presence application; models_dir, when given, is written into them."""
     applications = [one for one in data["applications"] if one.get("name") == APPLICATION]
-    if len(applications) != 1:
-        raise ConfigurationError(f"applications: exactly one must be named {APPLICATION}")
+    if len(applications) != 1 or len(data["applications"]) != 1:
+        raise ConfigurationError(
+            f"applications: one is expected, named {APPLICATION}; others need `serve run`"
+        )
+    if "deployments" in applications[0]:
+        raise ConfigurationError("applications.deployments: say it in the `deployment` of the model instead")
     arguments = applications[0].setdefault("args", {})
     if models_dir is not None:
         arguments["models_dir"] = str(models_dir.resolve())
@@ -95,42 +99,33 @@ def refuse_open_door(host: str, arguments: AppArgs, *, insecure_public: bool) ->
 
 def run(data: dict[str, Any], arguments: AppArgs) -> None:
     """Starts Ray and Serve in this process, shows progress, waits for a signal, stops both."""
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
     http = data["http_options"]
     with tempfile.TemporaryDirectory(prefix="presence-") as directory:
         ray_runtime.protect_token()
         os.environ.update(ray_runtime.environment(host=http["host"], directory=Path(directory)))
-        build(arguments)
-        _start(data, stop)
+        from graphs.app import app  # noqa: PLC0415 - Ray reads its environment when it is imported
+
+        _start(data, app(arguments))
 
 
-def build(arguments: AppArgs) -> None:
-    """Binds the application once in this process, so that a wrong model file is told before Ray starts."""
-    from graphs.app import app  # noqa: PLC0415 - Ray reads its environment when it is imported
-
-    app(arguments)
-
-
-def _start(data: dict[str, Any], stop: threading.Event) -> None:
+def _start(data: dict[str, Any], application: Any) -> None:
     import ray  # noqa: PLC0415 - Ray reads its environment when it is imported
     from ray import serve as ray_serve  # noqa: PLC0415
-    from ray.serve._private import api  # noqa: PLC0415 - what `serve run` itself calls
-    from ray.serve.schema import ServeDeploySchema  # noqa: PLC0415
 
-    try:
-        schema = ServeDeploySchema.model_validate(data)
-    except ValidationError as error:
-        raise ConfigurationError(explain(error)) from None
     http = data["http_options"]
     console.print("starting Ray ...")
     ray.init(**ray_runtime.init_options(http["host"]))
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())  # after Ray, which sets its own
     try:
-        client = api.serve_start(
-            http_options=schema.http_options.model_dump(), proxy_location=schema.proxy_location
+        ray_serve.start(
+            proxy_location=data.get("proxy_location"),
+            http_options=http,
+            logging_config=data.get("logging_config"),
         )
-        client.deploy_apps(schema, _blocking=False)
+        target = ray_serve.RunTarget(application, name=APPLICATION, route_prefix="/")
+        ray_serve.run_many([target], wait_for_applications_running=False)
         if _wait_until_ready(stop):
             _welcome(http["host"], int(http["port"]))
             stop.wait()

@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
 from ray import serve
 from starlette.middleware.cors import CORSMiddleware
 
@@ -16,6 +17,7 @@ from graphs.clients import (
 from graphs.face import FaceFlow, FaceNode
 from graphs.http import errors, face, system
 from graphs.http.auth import ApiKeys
+from graphs.http.content import JsonByDefault
 from graphs.http.limits import Admission, BodyLimit
 from graphs.http.requests import RequestIds
 from graphs.media import MediaReader, MediaRules
@@ -36,7 +38,9 @@ def http_application(services: Services) -> FastAPI:
     errors.install(app)
     app.include_router(face.router)
     app.include_router(system.router)
+    app.openapi = lambda: openapi(app)  # type: ignore[method-assign] # the documented way to change it
     settings = services.settings
+    app.add_middleware(JsonByDefault)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(Admission, max_in_flight=settings.max_in_flight)
     if services.api_keys:
@@ -51,6 +55,19 @@ def http_application(services: Services) -> FastAPI:
         )
     app.add_middleware(RequestIds)
     return app
+
+
+def openapi(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI description; without 422, which no route answers: bad input is 400 here."""
+    if app.openapi_schema is None:
+        schema = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes
+        )
+        for path in schema["paths"].values():
+            for operation in path.values():
+                operation["responses"].pop("422", None)
+        app.openapi_schema = schema
+    return app.openapi_schema
 
 
 class Gateway:

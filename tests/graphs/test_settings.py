@@ -1,0 +1,102 @@
+"""Model files and application settings: LocalAI's YAML unchanged, clear errors for the rest."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from engines.errors import ConfigurationError
+from graphs.settings import AppArgs, ModelFile, Replicas, all_models, explain, read_model_file
+
+LOCALAI = """
+name: insightface-opencv
+backend: insightface
+description: YuNet and SFace
+known_usecases: [face_recognition]
+f16: true
+threads: 4
+license: apache-2.0
+icon: https://example.com/icon.png
+parameters:
+  model: face_detection_yunet_2023mar.onnx
+  temperature: 0.2
+options:
+  - engine:onnx_direct
+  - detector_onnx:face_detection_yunet_2023mar.onnx
+  - recognizer_onnx:face_recognition_sface_2021dec.onnx
+  - antispoof_v2_onnx:MiniFASNetV2.onnx
+files:
+  - filename: MiniFASNetV2.onnx
+    sha256: b32929adc2d9c34b9486f8c4c7bc97c1b69bc0ea9befefc380e4faae4e463907
+    uri: https://example.com/MiniFASNetV2.onnx
+"""
+
+
+def write(directory: Path, name: str, text: str) -> Path:
+    path = directory / name
+    path.write_text(text)
+    return path
+
+
+def test_localai_model_file_is_accepted_unchanged(tmp_path: Path) -> None:
+    model = read_model_file(write(tmp_path, "m.yaml", LOCALAI))
+    assert model.engine == "opencv-zoo"
+    assert model.capability == "face"
+    assert model.parameters.model == "face_detection_yunet_2023mar.onnx"
+    assert model.options["recognizer_onnx"] == "face_recognition_sface_2021dec.onnx"
+    assert model.files[0].filename == "MiniFASNetV2.onnx"
+
+
+def test_options_may_be_a_mapping_and_keep_colons_in_values(tmp_path: Path) -> None:
+    model = read_model_file(write(tmp_path, "m.yaml", "backend: fake\noptions: {root: 'a:b', det_thresh: 0.5}"))
+    assert model.options == {"root": "a:b", "det_thresh": "0.5"}
+    assert model.name == "m"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("backend: fake\nbanana: 1", ["m.yaml", "banana", "unknown key"]),
+        ("name: x", ["m.yaml", "backend", "required"]),
+        ("backend: fake\noptions: [nocolon]", ["options", "nocolon", "key:value"]),
+        ("backend: fake\nname: ../etc", ["m.yaml", "name"]),
+        ("backend: fake\ndeployment: {chef: {}}", ["deployment", "chef"]),
+        ("backend: fake\ndeployment: {detector: {num_gpu: 1}}", ["deployment.detector.num_gpu", "unknown key"]),
+        ("backend: fake\ndeployment: {detector: {min_replicas: 3, max_replicas: 2}}", ["max_replicas"]),
+        ("- a list", ["m.yaml", "mapping"]),
+        ("a: [", ["m.yaml", "YAML"]),
+    ],
+)
+def test_a_wrong_model_file_is_told_by_file_and_key(tmp_path: Path, text: str, told: list[str]) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        read_model_file(write(tmp_path, "m.yaml", text))
+    for word in told:
+        assert word in caught.value.message
+
+
+def test_an_unknown_backend_or_engine_names_what_is_known() -> None:
+    with pytest.raises(ConfigurationError, match="unknown backend 'magic'.*dlib-resnet"):
+        _ = ModelFile(name="x", backend="magic").capability
+    with pytest.raises(ConfigurationError, match="engine:magic is unknown"):
+        _ = ModelFile(name="x", backend="insightface", options={"engine": "magic"}).engine
+
+
+def test_models_keep_their_order_and_refuse_one_name_twice(tmp_path: Path) -> None:
+    write(tmp_path, "b.yaml", "backend: fake")
+    write(tmp_path, "a.yml", "backend: fake")
+    args = AppArgs(models=(ModelFile(name="z", backend="fake"),))
+    assert [model.name for model in all_models(args, tmp_path)] == ["z", "a", "b"]
+    write(tmp_path, "c.yaml", "{name: a, backend: fake}")
+    with pytest.raises(ConfigurationError, match="two models are named 'a'"):
+        all_models(args, tmp_path)
+
+
+def test_application_arguments_refuse_unknown_keys() -> None:
+    with pytest.raises(ValidationError) as caught:
+        AppArgs.model_validate({"gateway": {"replicas": 2}})
+    assert "gateway.replicas: unknown key" in explain(caught.value)
+
+
+def test_threads_are_bounded_by_cpus() -> None:
+    assert Replicas(num_cpus=0.1).threads == 1
+    assert Replicas(num_cpus=4).threads == 4

@@ -1,0 +1,184 @@
+"""The running application: the real command, real models, real HTTP. Started once a session."""
+
+import base64
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import onnx
+import pytest
+import yaml
+from onnx import TensorProto, helper, numpy_helper
+
+START_S = 180
+KEY = "test-key"
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running `presence serve`. pid is the command's own process."""
+
+    url: str
+    port: int
+    pid: int
+    log: Path
+    ready_after_s: float
+    key: str = ""
+
+    def client(self, timeout_s: float = 60) -> httpx.Client:
+        """A client that sends the key."""
+        headers = {"x-api-key": self.key} if self.key else {}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=timeout_s, trust_env=False)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def start(arguments: list[str], port: int, log: Path, env: dict[str, str]) -> subprocess.Popen[bytes]:
+    command = [str(Path(sys.executable).parent / "presence"), "serve", "--port", str(port), *arguments]
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **env}, start_new_session=True
+        )
+
+
+def wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> float:
+    """Seconds until /readyz answered 200."""
+    began = time.monotonic()
+    while time.monotonic() - began < START_S:
+        if process.poll() is not None:
+            pytest.fail(f"presence serve ended with {process.returncode}:\n{log.read_text()[-4000:]}")
+        try:
+            if httpx.get(f"{url}/readyz", timeout=5, trust_env=False).status_code == 200:
+                return time.monotonic() - began
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.2)  # nothing announces readiness but asking
+    pytest.fail(f"not ready after {START_S} s:\n{log.read_text()[-4000:]}")
+
+
+def running(
+    arguments: list[str], directory: Path, key: str = "", env: dict[str, str] | None = None
+) -> Iterator[Service]:
+    port, log = free_port(), directory / "serve.log"
+    url = f"http://127.0.0.1:{port}"
+    process = start(arguments, port, log, env or {})
+    try:
+        ready = wait_until_ready(process, url, log)
+        yield Service(url, port, process.pid, log, ready, key)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(10)
+
+
+@pytest.fixture(scope="session")
+def default_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """`presence serve` with its defaults and an empty models directory."""
+    directory = tmp_path_factory.mktemp("default")
+    yield from running(["--models-dir", str(directory)], directory)
+
+
+@pytest.fixture(scope="session")
+def service(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Every face engine on real weights (SFace's are random), API keys on, one private network allowed."""
+    directory = tmp_path_factory.mktemp("service")
+    models = directory / "models"
+    models.mkdir()
+    random_sface(models / "sface.onnx")
+    keys = directory / "keys"
+    keys.write_text(f"# for tests\n{KEY}\n")
+    config = directory / "config.yaml"
+    config.write_text(yaml.safe_dump(service_config(shared, keys)))
+    yield from running(["--config", str(config), "--models-dir", str(models)], directory, KEY)
+
+
+def service_config(shared: Path, keys: Path) -> dict[str, Any]:
+    face = shared / "models" / "face"
+    liveness = {
+        "antispoof_v2_onnx": str(face / "minifasnet" / "MiniFASNetV2.onnx"),
+        "antispoof_v1se_onnx": str(face / "minifasnet" / "MiniFASNetV1SE.onnx"),
+    }
+    mini = {
+        "engine": "insightface",
+        "model_pack": "mini",
+        "root": str(face / "insightface"),
+        "detector_onnx": "det_500m_bnkps.onnx",
+        "recognizer_onnx": "w_mobilefacenet_128d.onnx",
+        "genderage_onnx": "genderage.onnx",
+        "verify_threshold": "0.6",
+        "expression_onnx": str(face / "expression" / "fer2013_mini_XCEPTION.102-0.66.onnx"),
+        **liveness,
+    }
+    opencv = {
+        "engine": "onnx_direct",
+        "detector_onnx": str(face / "yunet" / "face_detection_yunet_2023mar.onnx"),
+        "recognizer_onnx": "sface.onnx",
+    }
+    models: list[dict[str, Any]] = [
+        {"name": "dlib-resnet", "backend": "dlib-resnet", "license": "CC0-1.0",
+         "deployment": {"recognizer": {"min_replicas": 2, "max_batch_size": 2}}},
+        {"name": "mini", "backend": "insightface", "license": "research", "options": mini},
+        {"name": "opencv", "backend": "insightface", "license": "apache-2.0", "options": opencv},
+    ]  # fmt: skip
+    return {
+        "proxy_location": "HeadOnly",
+        "http_options": {"host": "127.0.0.1", "port": 0},
+        "applications": [
+            {
+                "name": "presence",
+                "route_prefix": "/",
+                "import_path": "graphs.app:app",
+                "args": {
+                    "models": models,
+                    "gateway": {"api_keys_file": str(keys), "cors_origins": ["https://app.example"]},
+                    "media": {"allow_networks": ["127.0.0.2/32"]},
+                },
+            }
+        ],
+    }
+
+
+def random_sface(path: Path) -> None:
+    """A small random network with SFace's interface: 1x3x112x112 RGB 0..255 in, 128 numbers out."""
+    rng = np.random.default_rng(7)
+    weights = rng.standard_normal((3 * 14 * 14, 128)).astype(np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("AveragePool", ["data"], ["pooled"], kernel_shape=[8, 8], strides=[8, 8]),
+            helper.make_node("Flatten", ["pooled"], ["flat"]),
+            helper.make_node("MatMul", ["flat", "w"], ["fc1"]),
+        ],
+        "sface",
+        [helper.make_tensor_value_info("data", TensorProto.FLOAT, [1, 3, 112, 112])],
+        [helper.make_tensor_value_info("fc1", TensorProto.FLOAT, [1, 128])],
+        [numpy_helper.from_array(weights, "w")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+
+
+@pytest.fixture(scope="session")
+def picture() -> Callable[[Path], str]:
+    """A file as base64."""
+    return lambda path: base64.b64encode(path.read_bytes()).decode()
+
+
+@pytest.fixture
+def client(service: Service) -> Iterator[httpx.Client]:
+    with service.client() as opened:
+        yield opened

@@ -1,0 +1,97 @@
+"""Models, health, keys, OpenAPI and metrics over HTTP against the running application."""
+
+import re
+from typing import Any
+
+import httpx
+import pytest
+
+pytestmark = pytest.mark.service
+
+
+def test_models_are_listed_with_capability_licence_and_state(client: httpx.Client) -> None:
+    listed = client.get("/v1/models").json()
+    assert listed["object"] == "list"
+    models = {model["id"]: model for model in listed["data"]}
+    assert list(models) == ["dlib-resnet", "mini", "opencv"]
+    assert models["mini"]["object"] == "model"
+    assert models["mini"]["capability"] == "face"
+    assert models["mini"]["license"] == "research"
+    assert models["mini"]["state"] == "ready"
+
+
+def test_health_is_public_and_readiness_tells_all_is_loaded(client: httpx.Client) -> None:
+    bare = httpx.Client(base_url=client.base_url, trust_env=False)
+    with bare:
+        assert bare.get("/healthz").status_code == 200
+        ready = bare.get("/readyz")
+    assert ready.status_code == 200
+    assert ready.json() == {"status": "ready", "loading": [], "failed": []}
+
+
+def test_version_names_ours_and_rays(client: httpx.Client) -> None:
+    answer = client.get("/version").json()
+    assert re.fullmatch(r"\d+\.\d+\.\d+", answer["version"])
+    assert answer["ray"] == "2.60.0"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"x-api-key": "wrong"}, {"authorization": "Bearer wrong"}, {"authorization": "Bearer "}],
+)
+def test_without_a_key_nothing_is_answered(client: httpx.Client, headers: dict[str, str]) -> None:
+    with httpx.Client(base_url=client.base_url, trust_env=False) as bare:
+        response = bare.get("/v1/models", headers=headers)
+    assert response.status_code == 401
+    assert response.headers["www-authenticate"] == "Bearer"
+    assert response.json()["error"]["message"] == "An authentication key is required"
+
+
+@pytest.mark.parametrize("carrier", ["x-api-key", "xi-api-key", "authorization"])
+def test_a_key_is_taken_from_each_header(client: httpx.Client, carrier: str) -> None:
+    key = client.headers["x-api-key"]
+    value = f"Bearer {key}" if carrier == "authorization" else key
+    with httpx.Client(base_url=client.base_url, trust_env=False) as bare:
+        assert bare.get("/v1/models", headers={carrier: value}).status_code == 200
+
+
+def test_request_ids_are_kept_or_made(client: httpx.Client) -> None:
+    assert client.get("/healthz", headers={"x-request-id": "abc-1"}).headers["x-request-id"] == "abc-1"
+    made = client.get("/healthz").headers["x-request-id"]
+    assert len(made) >= 16
+
+
+def test_cors_lets_the_named_origin_in(client: httpx.Client) -> None:
+    preflight = {"origin": "https://app.example", "access-control-request-method": "POST"}
+    with httpx.Client(base_url=client.base_url, trust_env=False) as bare:
+        answer = bare.options("/v1/face/verify", headers=preflight)
+        stranger = bare.options("/v1/face/verify", headers={**preflight, "origin": "https://evil.example"})
+    assert answer.headers["access-control-allow-origin"] == "https://app.example"
+    assert "access-control-allow-origin" not in stranger.headers
+
+
+def test_openapi_documents_every_error_of_every_route(client: httpx.Client) -> None:
+    api: dict[str, Any] = client.get("/openapi.json").json()
+    for path in ("/v1/face/verify", "/v1/face/analyze", "/v1/face/embed", "/v1/detection"):
+        route = api["paths"][path]["post"]
+        assert {"200", "400", "401", "404", "413", "415", "503", "504"} <= set(route["responses"])
+        assert "422" not in route["responses"]
+        assert route["description"]
+    assert "412" in api["paths"]["/v1/face/verify"]["post"]["responses"]
+
+
+def test_unknown_routes_and_methods_answer_in_the_one_shape(client: httpx.Client) -> None:
+    missing = client.get("/v1/nothing")
+    assert missing.status_code == 404
+    assert missing.json()["error"]["code"] == 404
+    wrong = client.get("/v1/face/verify")
+    assert wrong.status_code == 405
+    assert wrong.json()["error"]["code"] == 405
+
+
+def test_metrics_name_every_deployment(client: httpx.Client) -> None:
+    text = client.get("/metrics").text
+    for name in ("Gateway", "dlib-resnet.detector", "mini.liveness"):
+        assert f'deployment="{name}"' in text
+    assert 'ray_presence_batch_size_count{' in text
+    assert 'role="recognizer"' in text
