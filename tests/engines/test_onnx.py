@@ -1,0 +1,74 @@
+"""Sessions: threads, providers, broken files, batches."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx as onnx_format
+import onnxruntime as ort
+import pytest
+
+from engines import onnx
+from engines.errors import ConfigurationError
+from engines.types import Runtime
+
+CUDA_HERE = "CUDAExecutionProvider" in ort.get_available_providers()
+
+
+def doubling(path: Path, batch: int | str) -> Path:
+    """A network that doubles rows of 3 numbers."""
+    helper, kind = onnx_format.helper, onnx_format.TensorProto.FLOAT
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["rows", "rows"], ["doubled"])],
+        "doubling",
+        [helper.make_tensor_value_info("rows", kind, [batch, 3])],
+        [helper.make_tensor_value_info("doubled", kind, [batch, 3])],
+    )
+    opset = helper.make_opsetid("", 17)
+    onnx_format.save(helper.make_model(graph, opset_imports=[opset], ir_version=8), str(path))
+    return path
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_session_uses_the_threads_it_was_given(tmp_path: Path, threads: int) -> None:
+    made = onnx.session(doubling(tmp_path / "net.onnx", "n"), Runtime(threads=threads))
+    assert made.get_session_options().intra_op_num_threads == threads
+    assert made.get_session_options().inter_op_num_threads == 1
+    assert made.get_providers() == ["CPUExecutionProvider"]
+
+
+@pytest.mark.skipif(CUDA_HERE, reason="this onnxruntime has CUDA")
+def test_a_gpu_that_cannot_be_used_is_no_silent_fall_back(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="onnxruntime-gpu"):
+        onnx.session(doubling(tmp_path / "net.onnx", "n"), Runtime(cuda=True))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not CUDA_HERE, reason="this onnxruntime has no CUDA")
+def test_a_session_on_the_gpu_answers_the_same(tmp_path: Path) -> None:
+    made = onnx.session(doubling(tmp_path / "net.onnx", "n"), Runtime(cuda=True))
+    assert made.get_providers()[0] == "CUDAExecutionProvider"
+    assert onnx.run(made, np.ones((2, 3), np.float32)) == pytest.approx(2 * np.ones((2, 3)))
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", None], ids=["empty", "html", "missing"])
+def test_a_file_that_is_no_network_is_named(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "weights.onnx"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigurationError, match=r"weights\.onnx.*install"):
+        onnx.session(path, Runtime())
+
+
+def test_a_truncated_network_is_named(tmp_path: Path) -> None:
+    path = doubling(tmp_path / "weights.onnx", "n")
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(ConfigurationError, match=r"weights\.onnx"):
+        onnx.session(path, Runtime())
+
+
+@pytest.mark.parametrize("batch", ["n", 1], ids=["free batch", "batch of 1"])
+@pytest.mark.parametrize("rows", [1, 5])
+def test_a_batch_goes_through_either_kind_of_graph(tmp_path: Path, batch: int | str, rows: int) -> None:
+    made = onnx.session(doubling(tmp_path / "net.onnx", batch), Runtime())
+    numbers = np.arange(rows * 3, dtype=np.float32).reshape(rows, 3)
+    assert np.array_equal(onnx.run(made, numbers), 2 * numbers)
