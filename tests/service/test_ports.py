@@ -1,0 +1,214 @@
+"""What the service listens on with its defaults, and what another machine can do with it.
+
+The machine is a second network namespace, joined to this one by a veth pair.
+"""
+
+import ipaddress
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import psutil  # type: ignore[import-untyped]  # ships no types
+import pytest
+
+pytestmark = pytest.mark.service
+
+PORTS_PAGE = Path(__file__).resolve().parents[2] / "docs" / "ports.md"
+
+HOST_ADDRESS, GUEST_ADDRESS = "198.51.100.1", "198.51.100.2"  # documentation addresses (RFC 5737)
+
+PROBE = """
+import json, socket, sys
+import grpc
+
+host, token, *ports = sys.argv[1:]
+METHODS = ["HandleRequest", "HandleRequestStreaming", "HandleRequestWithRejection",
+           "HandleRequestWithRejectionStreaming"]
+
+def status(port, method, metadata):
+    with grpc.insecure_channel(f"{host}:{port}") as channel:
+        call = channel.unary_stream(f"/ray.serve.ASGIService/{method}")
+        try:
+            list(call(b"", timeout=10, metadata=metadata))
+        except grpc.RpcError as error:
+            return error.code().name
+    return "OK"
+
+def seen(port):
+    try:
+        socket.create_connection((host, port), timeout=5).close()
+    except OSError as error:
+        return {"closed": str(error)}
+    return {
+        "without": [status(port, method, ()) for method in METHODS],
+        "wrong": status(port, METHODS[0], (("authorization", "Bearer wrong"),)),
+        "right": status(port, METHODS[0], (("authorization", f"Bearer {token}"),)),
+    }
+
+print(json.dumps({port: seen(int(port)) for port in ports}))
+"""
+
+
+class Service(Protocol):
+    """The running service, as the fixture describes it."""
+
+    url: str
+    port: int
+    pid: int
+
+
+class Listener(NamedTuple):
+    """One listening socket."""
+
+    process: str
+    port: int
+    on_loopback: bool
+    kind: socket.SocketKind
+
+
+class Row(NamedTuple):
+    """One line of the documented table."""
+
+    process: str
+    interface: str
+
+
+@pytest.fixture
+def listeners(default_service: Service) -> list[Listener]:
+    """Every TCP socket that listens and every UDP socket, of the command and all that it started."""
+    command = psutil.Process(default_service.pid)
+    names = {child.pid: _name(child) for child in command.children(recursive=True)}
+    names[command.pid] = "presence serve"
+    return [
+        Listener(names[item.pid], item.laddr.port, _is_loopback(item.laddr.ip), item.type)
+        for item in psutil.net_connections("inet")
+        if item.pid in names and (item.status == psutil.CONN_LISTEN or item.type == socket.SOCK_DGRAM)
+    ]
+
+
+def _name(process: psutil.Process) -> str:
+    """`ray::ServeReplica` of ray::ServeReplica:app:name, `monitor.py` of a script, else the executable."""
+    words: list[str] = [word for word in process.cmdline() if word]
+    if title := re.match(r"ray::\w+", words[0]):
+        return title[0]
+    scripts = [word for word in words if word.endswith(".py")]
+    return Path((scripts or words)[0]).name
+
+
+def _is_loopback(text: str) -> bool:
+    address = ipaddress.ip_address(text)
+    if isinstance(address, ipaddress.IPv6Address):
+        return (address.ipv4_mapped or address).is_loopback
+    return address.is_loopback
+
+
+@pytest.fixture(scope="module")
+def documented() -> set[Row]:
+    """The rows of the first table of docs/ports.md."""
+    lines = PORTS_PAGE.read_text(encoding="utf-8").partition("## A cluster")[0].splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| `")]
+    return {Row(row[0].strip("`"), row[2]) for row in cells}
+
+
+@pytest.fixture
+def outside() -> Iterator[str]:
+    """Name of a network namespace that reaches this one at HOST_ADDRESS, and nothing else."""
+    if os.geteuid() != 0:
+        pytest.skip("network namespaces need root")
+    if shutil.which("ip") is None:
+        pytest.skip("the ip command (iproute2) is missing")
+    name, here, there = f"presence{os.getpid()}", f"ph{os.getpid()}", f"pg{os.getpid()}"
+    made = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True, check=False)
+    if made.returncode != 0:
+        pytest.skip(f"network namespaces are not allowed here: {made.stderr.strip()}")
+    try:
+        for command in (
+            f"link add {here} type veth peer name {there} netns {name}",
+            f"address add {HOST_ADDRESS}/30 dev {here}",
+            f"link set {here} up",
+            f"-n {name} address add {GUEST_ADDRESS}/30 dev {there}",
+            f"-n {name} link set {there} up",
+        ):
+            subprocess.run(["ip", *command.split()], check=True)
+        yield name
+    finally:
+        # The pair goes at once; with the namespace alone it would linger until its last process ends.
+        subprocess.run(["ip", "link", "delete", here], check=False)
+        subprocess.run(["ip", "netns", "delete", name], check=True)
+
+
+def test_every_listener_is_documented_with_its_interface(
+    listeners: list[Listener], documented: set[Row]
+) -> None:
+    found = {Row(item.process, "loopback" if item.on_loopback else "all") for item in listeners}
+
+    assert found <= documented
+
+
+def test_the_listing_sees_the_front_and_the_replicas(
+    listeners: list[Listener], default_service: Service
+) -> None:
+    front = [item for item in listeners if item.port == default_service.port]
+
+    assert [(item.process, item.on_loopback) for item in front] == [("haproxy", True)]
+    assert {"gcs_server", "raylet", "ray::ServeReplica", "ray::ServeController"} <= {
+        item.process for item in listeners
+    }
+
+
+def test_no_udp_port_is_open(listeners: list[Listener]) -> None:
+    assert not [item for item in listeners if item.kind == socket.SOCK_DGRAM and not item.on_loopback]
+
+
+def test_from_outside_nothing_answers_without_the_token(
+    listeners: list[Listener], default_service: Service, outside: str
+) -> None:
+    ports = sorted({item.port for item in listeners})
+    everywhere = {item.port for item in listeners if not item.on_loopback}
+
+    seen = _probe(outside, _token(default_service.pid), ports)
+
+    assert {port for port, answer in seen.items() if "closed" not in answer} == everywhere
+    assert everywhere, "replicas call each other by gRPC, so at least their ports are reachable"
+    for port in everywhere:
+        assert seen[port]["without"] == ["UNAUTHENTICATED"] * 4
+        assert seen[port]["wrong"] == "UNAUTHENTICATED"
+        assert seen[port]["right"] not in {"UNAUTHENTICATED", "UNIMPLEMENTED", "UNAVAILABLE"}
+
+
+def test_the_probe_can_reach_this_machine(outside: str) -> None:
+    """Without it, closed ports could as well mean a broken cable."""
+    with socket.create_server((HOST_ADDRESS, 0)) as server:
+        port = int(server.getsockname()[1])
+        command = [
+            sys.executable,
+            "-c",
+            f"import socket; socket.create_connection(('{HOST_ADDRESS}', {port}), timeout=5)",
+        ]
+        subprocess.run(["ip", "netns", "exec", outside, *command], check=True)
+
+
+def _probe(namespace: str, token: str, ports: list[int]) -> dict[int, dict[str, list[str] | str]]:
+    """What each port of this machine answers to a caller in the namespace."""
+    answer = subprocess.run(
+        ["ip", "netns", "exec", namespace, sys.executable, "-", HOST_ADDRESS, token, *map(str, ports)],
+        input=PROBE,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    return {int(port): seen for port, seen in json.loads(answer).items()}
+
+
+def _token(pid: int) -> str:
+    """The token of the Ray that the process started."""
+    told = psutil.Process(pid).environ()
+    path = told.get("RAY_AUTH_TOKEN_PATH") or Path(told["HOME"]) / ".ray" / "auth_token"
+    return Path(path).read_text(encoding="ascii").strip()
