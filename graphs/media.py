@@ -1,0 +1,215 @@
+"""Pictures and clips of requests: http(s) URL, data URI or base64 -> bytes."""
+
+import asyncio
+import binascii
+import re
+from dataclasses import dataclass
+from urllib.parse import quote, unquote_to_bytes, urljoin, urlsplit
+
+import httpcore
+
+from engines.errors import InvalidInput, MediaUnavailable, TooLarge
+from graphs.addresses import CheckedNetwork, RefusedAddressError, Resolver, parse_networks, system_resolver
+
+MAX_URL_CHARS = 8192
+MAX_ESCAPES = 100_000
+"""Percent signs in one data URI: undoing more of them would hold up other requests."""
+MAX_CONNECTIONS = 64
+"""Fetches at the same time; further ones wait, within their own time limit."""
+IDLE_S = 2.0
+"""How long a connection is kept for the next fetch; below what servers usually grant (5 s)."""
+
+SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
+HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*|[0-9a-f:.]{2,45}")
+DEFAULT_PORTS = {"http": 80, "https": 443}
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+URL_SAFE_TO_STANDARD = bytes.maketrans(b"-_", b"+/")
+WHITESPACE = b" \t\r\n\f\v"
+HEADERS = [
+    (b"Accept", b"*/*"),
+    (b"Accept-Encoding", b"identity"),
+    (b"User-Agent", b"presence"),
+]
+REFUSED = "the URL points to an address that is not allowed"
+
+
+@dataclass(frozen=True, slots=True)
+class MediaRules:
+    """What may come in.
+
+    max_bytes: largest picture or clip. fetch_timeout_s: seconds for one URL, names, redirects and
+    body included. max_redirects: hops followed. allow_networks: networks in CIDR notation that URLs
+    may lead to although they are not public. allow_urls: whether URLs are fetched at all.
+    """
+
+    max_bytes: int = 15 * 2**20
+    fetch_timeout_s: float = 15.0
+    max_redirects: int = 5
+    allow_networks: tuple[str, ...] = ()
+    allow_urls: bool = True
+
+
+class MediaReader:
+    """Reads what requests carry. One event loop uses it; idle connections are kept for a moment.
+
+    Raises ConfigurationError when `allow_networks` holds something that is no network.
+    """
+
+    def __init__(self, rules: MediaRules, resolve: Resolver = system_resolver) -> None:
+        self._rules = rules
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=httpcore.default_ssl_context(),
+            max_connections=MAX_CONNECTIONS,
+            keepalive_expiry=IDLE_S,
+            network_backend=CheckedNetwork(parse_networks(rules.allow_networks), resolve),
+        )
+
+    async def read(self, value: str, field: str) -> bytes:
+        """The bytes that `value` holds or points to, at least one; `field` names it in messages.
+
+        Raises InvalidInput for a value of no known form, MediaUnavailable when a URL cannot be
+        fetched, TooLarge over `max_bytes`.
+        """
+        value = value.strip()
+        scheme = SCHEME.match(value)
+        match scheme and scheme[1].lower():
+            case None:
+                data = _from_base64(value, field, self._rules.max_bytes)
+            case "data":
+                data = _from_data_uri(value, field, self._rules.max_bytes)
+            case "http" | "https":
+                data = await self._fetch(value, field)
+            case _:
+                raise InvalidInput(f"{field}: only http and https URLs, data URIs and base64 are read")
+        if not data:
+            raise InvalidInput(f"{field}: empty")
+        return data
+
+    async def close(self) -> None:
+        """Closes idle connections."""
+        await self._pool.aclose()
+
+    async def _fetch(self, url: str, field: str) -> bytes:
+        if not self._rules.allow_urls:
+            raise InvalidInput(f"{field}: URLs are not fetched here; send a data URI or base64")
+        try:
+            async with asyncio.timeout(self._rules.fetch_timeout_s):
+                return await self._follow(url, field)
+        except RefusedAddressError:
+            reason = REFUSED
+        except (TimeoutError, httpcore.TimeoutException):
+            reason = f"the URL gave no complete answer within {self._rules.fetch_timeout_s:g} s"
+        except httpcore.ProtocolError:
+            reason = "the URL gave no valid HTTP answer, or an incomplete one"
+        except (OSError, httpcore.NetworkError):
+            reason = "the host of the URL cannot be reached, or its certificate is not valid"
+        raise MediaUnavailable(f"{field}: {reason}")
+
+    async def _follow(self, url: str, field: str) -> bytes:
+        for _ in range(self._rules.max_redirects + 1):
+            answer = await self._get(url, field)
+            if isinstance(answer, bytes):
+                return answer
+            url = _redirected(url, answer, field)
+        raise MediaUnavailable(f"{field}: the URL redirects more than {self._rules.max_redirects} times")
+
+    async def _get(self, url: str, field: str) -> bytes | str:
+        """The body of the answer, or the `Location` that it redirects to."""
+        target = _parse_url(url, field)
+        limits = dict.fromkeys(("connect", "read", "write", "pool"), self._rules.fetch_timeout_s)
+        async with self._pool.stream(
+            "GET", target, headers=[_host_header(target), *HEADERS], extensions={"timeout": limits}
+        ) as response:
+            headers = {name.lower(): value for name, value in response.headers}
+            if response.status in REDIRECTS and b"location" in headers:
+                return headers[b"location"].decode("latin-1")
+            if not 200 <= response.status < 300:
+                raise MediaUnavailable(f"{field}: the URL answered with status {response.status}")
+            if headers.get(b"content-encoding", b"identity").strip().lower() not in (b"", b"identity"):
+                raise MediaUnavailable(f"{field}: the URL answered with compressed content")
+            return await self._body(response, int(headers.get(b"content-length", b"0")), field)
+
+    async def _body(self, response: httpcore.Response, declared: int, field: str) -> bytes:
+        data = bytearray()
+        if declared <= self._rules.max_bytes:
+            async for chunk in response.aiter_stream():
+                data += chunk
+                if len(data) > self._rules.max_bytes:
+                    break
+            else:
+                return bytes(data)
+        raise _too_large(field, self._rules.max_bytes)
+
+
+def _redirected(url: str, location: str, field: str) -> str:
+    try:
+        target = urljoin(url, location)
+    except ValueError:
+        raise MediaUnavailable(f"{field}: the URL redirects to something that is no URL") from None
+    if url[:6].lower() == "https:" and target[:6].lower() != "https:":
+        raise MediaUnavailable(f"{field}: the URL redirects from https to an unprotected address")
+    return target
+
+
+def _parse_url(url: str, field: str) -> httpcore.URL:
+    if len(url) > MAX_URL_CHARS:
+        raise InvalidInput(f"{field}: the URL has more than {MAX_URL_CHARS} characters")
+    try:
+        parts = urlsplit(url)
+        host = (parts.hostname or "").removesuffix(".")
+        host = host if ":" in host else host.encode("idna").decode("ascii").lower()
+        port = DEFAULT_PORTS[parts.scheme] if parts.port is None else parts.port
+    except KeyError:
+        raise InvalidInput(f"{field}: only http and https URLs are fetched") from None
+    except ValueError:
+        raise InvalidInput(f"{field}: not a valid URL") from None
+    if "@" in parts.netloc:
+        raise InvalidInput(f"{field}: URLs with a user name or password are not fetched")
+    if not port or not HOST.fullmatch(host):
+        raise InvalidInput(f"{field}: not a valid URL")
+    path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~")
+    query = "?" + quote(parts.query, safe="/?%:@!$&'()*+,;=~[]") if parts.query else ""
+    explicit = None if port == DEFAULT_PORTS[parts.scheme] else port
+    return httpcore.URL(scheme=parts.scheme, host=host, port=explicit, target=path + query)
+
+
+def _host_header(url: httpcore.URL) -> tuple[bytes, bytes]:
+    host = b"[%b]" % url.host if b":" in url.host else url.host
+    return b"Host", host if url.port is None else b"%b:%d" % (host, url.port)
+
+
+def _from_data_uri(value: str, field: str, max_bytes: int) -> bytes:
+    """RFC 2397; `;base64` comes last before the comma, without it the data is percent-encoded."""
+    header, comma, payload = value.partition(",")
+    if not comma:
+        raise InvalidInput(f"{field}: the data URI has no comma before its data")
+    is_base64 = header.rpartition(";")[2].strip().lower() == "base64"
+    if "%" in payload or not is_base64:
+        if payload.count("%") > MAX_ESCAPES:
+            raise TooLarge(f"{field}: too many percent signs in the data URI; send it as base64")
+        raw = unquote_to_bytes(payload)
+        if not is_base64:
+            if len(raw) > max_bytes:
+                raise _too_large(field, max_bytes)
+            return raw
+        payload = raw.decode("latin-1")
+    return _from_base64(payload, field, max_bytes)
+
+
+def _from_base64(value: str, field: str, max_bytes: int) -> bytes:
+    """RFC 4648, standard or URL-safe alphabet, padding optional, white space anywhere."""
+    try:
+        text = value.encode("ascii").translate(URL_SAFE_TO_STANDARD, WHITESPACE)
+        digits = text.rstrip(b"=")
+        padding = b"=" * (-len(digits) % 4)
+        if len(digits) * 3 // 4 > max_bytes:
+            raise _too_large(field, max_bytes)
+        if text not in (digits, digits + padding):
+            raise InvalidInput(f"{field}: the padding of the base64 is wrong")
+        return binascii.a2b_base64(digits + padding, strict_mode=True)
+    except ValueError:
+        raise InvalidInput(f"{field}: neither an http(s) URL nor a data URI nor base64") from None
+
+
+def _too_large(field: str, max_bytes: int) -> TooLarge:
+    return TooLarge(f"{field}: more than {max_bytes} bytes")
