@@ -156,9 +156,10 @@ def _fetch(file: GalleryFile, target: Path, mirror: str | None, report: Reporter
 
 def _in_mirror(mirror: str, file: GalleryFile) -> list[str]:
     """Where a mirror may have a file: by checksum, by path, by the last part of the path."""
-    base = mirror.rstrip("/") if "://" in mirror else Path(mirror).expanduser().resolve().as_uri()
+    url = mirror if "://" in mirror else Path(mirror).expanduser().resolve().as_uri()
+    base, mark, query = url.partition("?")
     names = dict.fromkeys([file.sha256, file.filename, Path(file.filename).name])
-    return [f"{base}/{quote(name)}" for name in names]
+    return [f"{base.rstrip('/')}/{quote(name)}{mark}{query}" for name in names]
 
 
 def _record(filename: str, models_dir: Path) -> Path:
