@@ -26,11 +26,13 @@ class RequestIds:
 
     The client's `x-request-id` is taken when it has at most 128 characters of A-Z a-z 0-9 . _ -.
     The id is in `scope["state"]["request_id"]`, in `request_id` and in the answer's `x-request-id`.
+    echo=False leaves the answer alone, for a server that adds the header itself, as Ray Serve does.
     The line tells method, path without query, status, milliseconds and id; nothing of the body.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, echo: bool = True) -> None:
         self._app = app
+        self._echo = echo
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -46,7 +48,8 @@ class RequestIds:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["x-request-id"] = own
+                if self._echo:
+                    MutableHeaders(scope=message)["x-request-id"] = own
             await send(message)
 
         try:

@@ -60,6 +60,17 @@ async def test_an_id_of_the_application_does_not_stay_beside_ours() -> None:
     assert answer.headers.get_list("x-request-id") == ["ours"]
 
 
+async def test_the_answer_is_left_to_a_server_that_adds_the_id_itself(
+    access: pytest.LogCaptureFixture,
+) -> None:
+    transport = httpx.ASGITransport(RequestIds(tell, echo=False))
+    async with httpx.AsyncClient(transport=transport, base_url="http://presence") as client:
+        answer = await client.get("/", headers={"x-request-id": "id-2"})
+    assert "x-request-id" not in answer.headers
+    assert answer.json() == {"state": "id-2", "context": "id-2"}
+    assert re.fullmatch(r"GET / 202 \d+\.\d ms id-2", access.messages[0])
+
+
 async def test_one_line_without_query_body_and_key(access: pytest.LogCaptureFixture) -> None:
     await ask(tell, "/v1/models?name=private", Authorization="Bearer secret", **{"x-request-id": "id-1"})
     (record,) = access.records
