@@ -80,12 +80,19 @@ def measure(kind: type, waits: Sequence[float], table: Table) -> None:
     """One row a caller count and wait."""
     options = {"max_ongoing_requests": 100, "ray_actor_options": {"num_cpus": 0.1}}
     batched = serve.deployment(**options)(kind).bind()
-    handle = serve.run(serve.deployment(**options)(Caller).bind(batched), name=kind.__name__, route_prefix=None)
+    handle = serve.run(
+        serve.deployment(**options)(Caller).bind(batched), name=kind.__name__, route_prefix=None
+    )
     for callers in (1, CALLERS):
         for wait_s in waits:
             rate, median, size = handle.load.remote(callers, wait_s).result()
             table.add_row(
-                kind.__name__, str(callers), f"{wait_s * 1000:.0f}", f"{rate:.0f}", f"{median:.1f}", f"{size:.1f}"
+                kind.__name__,
+                str(callers),
+                f"{wait_s * 1000:.0f}",
+                f"{rate:.0f}",
+                f"{median:.1f}",
+                f"{size:.1f}",
             )
     serve.delete(kind.__name__)
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
-from engines.image import decode
 
 from deployments.messages import Crops, DetectRequest, FoundFace, FoundFaces
 from deployments.metrics import BatchMetrics
 from deployments.replica import BatchedReplica, runtime
 from engines.errors import NotDecodable, PresenceError
 from engines.face.model import CropNames, FaceModel
+from engines.image import decode
 from engines.types import Box, Demographics, EngineOptions, Face, Image
 
 

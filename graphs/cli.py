@@ -102,19 +102,19 @@ def run(data: dict[str, Any], arguments: AppArgs) -> None:
     http = data["http_options"]
     with tempfile.TemporaryDirectory(prefix="presence-") as directory:
         ray_runtime.protect_token()
-        os.environ.update(ray_runtime.environment(host=http["host"], directory=Path(directory)))
+        os.environ.update(ray_runtime.environment(port=int(http["port"]), directory=Path(directory)))
         from graphs.app import app  # noqa: PLC0415 - Ray reads its environment when it is imported
 
-        _start(data, app(arguments))
+        _start(data, app(arguments), Path(directory))
 
 
-def _start(data: dict[str, Any], application: Any) -> None:
+def _start(data: dict[str, Any], application: Any, directory: Path) -> None:
     import ray  # noqa: PLC0415 - Ray reads its environment when it is imported
     from ray import serve as ray_serve  # noqa: PLC0415
 
     http = data["http_options"]
-    console.print("starting Ray ...")
-    ray.init(**ray_runtime.init_options(http["host"]))
+    console.print(f"starting Ray; its logs are in {directory}/r", soft_wrap=True)
+    ray.init(**ray_runtime.init_options(directory=directory))
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())  # after Ray, which sets its own
@@ -131,7 +131,7 @@ def _start(data: dict[str, Any], application: Any) -> None:
             stop.wait()
         console.print("stopping ...")
     finally:
-        ray_serve.shutdown()
+        ray_serve.shutdown()  # type: ignore[no-untyped-call] # Ray leaves it without annotations
         ray.shutdown()
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Protocol
 
-from engines.types import Demographics, EngineOptions, Embeddings, Face, Image, Runtime
+from engines.types import Demographics, Embeddings, EngineOptions, Face, Image, Runtime
 
 
 class Detector(Protocol):

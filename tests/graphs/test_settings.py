@@ -48,7 +48,9 @@ def test_localai_model_file_is_accepted_unchanged(tmp_path: Path) -> None:
 
 
 def test_options_may_be_a_mapping_and_keep_colons_in_values(tmp_path: Path) -> None:
-    model = read_model_file(write(tmp_path, "m.yaml", "backend: fake\noptions: {root: 'a:b', det_thresh: 0.5}"))
+    model = read_model_file(
+        write(tmp_path, "m.yaml", "backend: fake\noptions: {root: 'a:b', det_thresh: 0.5}")
+    )
     assert model.options == {"root": "a:b", "det_thresh": "0.5"}
     assert model.name == "m"
 
@@ -61,7 +63,10 @@ def test_options_may_be_a_mapping_and_keep_colons_in_values(tmp_path: Path) -> N
         ("backend: fake\noptions: [nocolon]", ["options", "nocolon", "key:value"]),
         ("backend: fake\nname: ../etc", ["m.yaml", "name"]),
         ("backend: fake\ndeployment: {chef: {}}", ["deployment", "chef"]),
-        ("backend: fake\ndeployment: {detector: {num_gpu: 1}}", ["deployment.detector.num_gpu", "unknown key"]),
+        (
+            "backend: fake\ndeployment: {detector: {num_gpu: 1}}",
+            ["deployment.detector.num_gpu", "unknown key"],
+        ),
         ("backend: fake\ndeployment: {detector: {min_replicas: 3, max_replicas: 2}}", ["max_replicas"]),
         ("- a list", ["m.yaml", "mapping"]),
         ("a: [", ["m.yaml", "YAML"]),
@@ -75,7 +80,7 @@ def test_a_wrong_model_file_is_told_by_file_and_key(tmp_path: Path, text: str, t
 
 
 def test_an_unknown_backend_or_engine_names_what_is_known() -> None:
-    with pytest.raises(ConfigurationError, match="unknown backend 'magic'.*dlib-resnet"):
+    with pytest.raises(ConfigurationError, match=r"unknown backend 'magic'.*dlib-resnet"):
         _ = ModelFile(name="x", backend="magic").capability
     with pytest.raises(ConfigurationError, match="engine:magic is unknown"):
         _ = ModelFile(name="x", backend="insightface", options={"engine": "magic"}).engine

@@ -17,7 +17,9 @@ def overview(**deployments: str) -> ApplicationStatusOverview:
 
 
 def test_a_model_is_ready_when_all_its_parts_are() -> None:
-    seen = overview(a__detector="HEALTHY", a__recognizer="HEALTHY", b__detector="UPDATING", Gateway="UPDATING")
+    seen = overview(
+        a__detector="HEALTHY", a__recognizer="HEALTHY", b__detector="UPDATING", Gateway="UPDATING"
+    )
     assert model_states(["a", "b", "c"], seen) == {"a": "ready", "b": "loading", "c": "loading"}
 
 

@@ -50,7 +50,11 @@ def start(arguments: list[str], port: int, log: Path, env: dict[str, str]) -> su
     command = [str(Path(sys.executable).parent / "presence"), "serve", "--port", str(port), *arguments]
     with log.open("wb") as output:
         return subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **env}, start_new_session=True
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **env},
+            start_new_session=True,
         )
 
 

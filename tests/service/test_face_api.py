@@ -27,7 +27,7 @@ def refused(client: httpx.Client, path: str, status: int, **body: object) -> dic
     error: dict[str, Any] = response.json()["error"]
     assert error["code"] == status
     assert set(error) <= {"code", "message", "type", "param"}
-    for leak in ("Traceback", "/home", "/work", "/tmp", "site-packages", ".py"):
+    for leak in ("Traceback", "/home", "/var", "site-packages", ".py"):
         assert leak not in error["message"]
     return error
 
@@ -85,9 +85,7 @@ def test_without_a_model_the_first_one_answers(
     assert answer["threshold"] == pytest.approx(0.08)
 
 
-def test_threshold_of_the_request_decides(
-    client: httpx.Client, picture: Picture, kerry: list[Path]
-) -> None:
+def test_threshold_of_the_request_decides(client: httpx.Client, picture: Picture, kerry: list[Path]) -> None:
     body = {"model": "mini", "img1": picture(kerry[0]), "img2": picture(kerry[1])}
     usual = post(client, "/v1/face/verify", **body)
     strict = post(client, "/v1/face/verify", **body, threshold=usual["distance"] / 2)
@@ -182,9 +180,7 @@ def test_a_model_without_heads_returns_bare_regions(
     assert set(face) == {"region", "face_confidence"}
 
 
-def test_analyze_describes_every_face_of_a_group(
-    client: httpx.Client, picture: Picture, faces: Path
-) -> None:
+def test_analyze_describes_every_face_of_a_group(client: httpx.Client, picture: Picture, faces: Path) -> None:
     answer = post(client, "/v1/face/analyze", model="mini", img=picture(faces / "groups" / "t1.jpg"))
     assert len(answer["faces"]) == 6
     genders = [face["dominant_gender"] for face in answer["faces"]]
@@ -229,9 +225,7 @@ def test_no_face_is_told_by_its_field(
     assert post(client, "/v1/detection", model="mini", image=nobody) == {"detections": []}
 
 
-def test_unknown_model_points_to_the_list(
-    client: httpx.Client, picture: Picture, kerry: list[Path]
-) -> None:
+def test_unknown_model_points_to_the_list(client: httpx.Client, picture: Picture, kerry: list[Path]) -> None:
     error = refused(client, "/v1/face/embed", 404, model="nobody", img=picture(kerry[0]))
     assert error["message"] == 'model "nobody" not found. To see available models, call GET /v1/models'
 

@@ -93,5 +93,5 @@ def test_metrics_name_every_deployment(client: httpx.Client) -> None:
     text = client.get("/metrics").text
     for name in ("Gateway", "dlib-resnet.detector", "mini.liveness"):
         assert f'deployment="{name}"' in text
-    assert 'ray_presence_batch_size_count{' in text
+    assert "ray_presence_batch_size_count{" in text
     assert 'role="recognizer"' in text
