@@ -74,5 +74,5 @@ def test_relative_files_lie_under_the_models_directory() -> None:
 @pytest.mark.parametrize("options", [given(), given(net="")])
 def test_a_missing_file_option_is_named(options: EngineOptions) -> None:
     assert optional_file(options, "net") is None
-    with pytest.raises(ConfigurationError, match="option net is missing; write net:FILE"):
+    with pytest.raises(ConfigurationError, match="option net is missing; name a file of"):
         file(options, "net")
