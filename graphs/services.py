@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from graphs.face import FaceFlow
+from graphs.media import MediaReader
 from graphs.settings import Gateway, ModelFile
 from graphs.status import Status
 
@@ -18,5 +19,6 @@ class Services:
     models: tuple[ModelFile, ...]
     status: Status
     face: FaceFlow
+    media: MediaReader
     started_at: int
     api_keys: frozenset[str] = frozenset()

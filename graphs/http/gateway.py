@@ -1,6 +1,8 @@
 """The HTTP application and the deployment that serves it."""
 
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
@@ -29,9 +31,18 @@ from graphs.wiring import FaceWiring
 DESCRIPTION = "Who is in a picture, who is speaking, what is said. API of LocalAI, OpenAI and pyannoteAI."
 
 
-def http_application(services: Services) -> FastAPI:
-    """The routes with everything around them. Needs no Ray."""
-    app = FastAPI(title="presence", description=DESCRIPTION, version=errors.VERSION)
+def http_application(services: Services, *, echo_request_ids: bool = True) -> FastAPI:
+    """The routes with everything around them. Needs no Ray.
+
+    echo_request_ids: whether answers carry x-request-id; False inside Serve, which adds it itself.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await services.media.close()
+
+    app = FastAPI(title="presence", description=DESCRIPTION, version=errors.VERSION, lifespan=lifespan)
     app.state.services = services
     app.state.face = services.face
     app.state.deadline_s = services.settings.deadline_s
@@ -53,7 +64,7 @@ def http_application(services: Services) -> FastAPI:
             allow_headers=["*"],
             expose_headers=["x-request-id"],
         )
-    app.add_middleware(RequestIds)
+    app.add_middleware(RequestIds, echo=echo_request_ids)
     return app
 
 
@@ -81,18 +92,18 @@ class Gateway:
         api_keys: frozenset[str],
     ) -> None:
         media = MediaReader(media_rules(args))
-        self._media = media
         self._services = Services(
             settings=args.gateway,
             models=models,
             status=ServeStatus((model.name for model in models), serve.get_replica_context().app_name),
             face=FaceFlow({wiring.name: face_node(wiring) for wiring in faces}, media),
+            media=media,
             started_at=int(time.time()),
             api_keys=api_keys,
         )
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return http_application(self._services)
+        return http_application(self._services, echo_request_ids=False)
 
 
 def media_rules(args: AppArgs) -> MediaRules:

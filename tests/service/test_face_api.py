@@ -121,7 +121,8 @@ def test_detection_finds_the_group(
     client: httpx.Client, picture: Picture, faces: Path, model: str, route: str
 ) -> None:
     group = faces / "groups" / "t1.jpg"
-    width, height = Image.open(group).size
+    with Image.open(group) as opened:
+        width, height = opened.size
     found = post(client, route, model=model, image=picture(group))["detections"]
     assert len(found) == 6
     for face in found:

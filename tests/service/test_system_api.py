@@ -1,6 +1,9 @@
 """Models, health, keys, OpenAPI and metrics over HTTP against the running application."""
 
 import re
+import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -37,7 +40,7 @@ def test_version_names_ours_and_rays(client: httpx.Client) -> None:
 
 @pytest.mark.parametrize(
     "headers",
-    [{}, {"x-api-key": "wrong"}, {"authorization": "Bearer wrong"}, {"authorization": "Bearer "}],
+    [{}, {"x-api-key": "wrong"}, {"authorization": "Bearer wrong"}, {"authorization": "Basic dGVzdA=="}],
 )
 def test_without_a_key_nothing_is_answered(client: httpx.Client, headers: dict[str, str]) -> None:
     with httpx.Client(base_url=client.base_url, trust_env=False) as bare:
@@ -89,9 +92,20 @@ def test_unknown_routes_and_methods_answer_in_the_one_shape(client: httpx.Client
     assert wrong.json()["error"]["code"] == 405
 
 
-def test_metrics_name_every_deployment(client: httpx.Client) -> None:
-    text = client.get("/metrics").text
-    for name in ("Gateway", "dlib-resnet.detector", "mini.liveness"):
-        assert f'deployment="{name}"' in text
-    assert "ray_presence_batch_size_count{" in text
-    assert 'role="recognizer"' in text
+def test_metrics_name_every_deployment(
+    client: httpx.Client, picture: Callable[[Path], str], shared: Path
+) -> None:
+    spoof = picture(shared / "media" / "faces" / "spoof" / "image_T1.jpg")
+    body = {"model": "mini", "img1": spoof, "img2": spoof, "anti_spoofing": True}
+    assert client.post("/v1/face/verify", json=body).status_code == 200
+    wanted = ["Gateway", "dlib-resnet.detector", "mini.liveness"]
+    missing = [f'deployment="{name}"' for name in wanted]
+    missing += [f"ray_presence_{name}_count" for name in ("batch_size", "queue_wait_ms", "model_ms")]
+    until = time.monotonic() + 60  # replicas report to their node every few seconds
+    while time.monotonic() < until:
+        text = client.get("/metrics").text
+        missing = [name for name in missing if name not in text]
+        if not missing:
+            return
+        time.sleep(1)
+    assert not missing
