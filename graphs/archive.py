@@ -1,6 +1,8 @@
 """Archives of weights, unpacked without trusting what is in them."""
 
+import errno
 import hashlib
+import lzma
 import os
 import stat
 import tarfile
@@ -16,6 +18,16 @@ SUFFIXES = (".zip", ".tar.gz", ".tgz", ".tar.bz2")
 MAX_BYTES = 8 * 2**30
 MAX_MEMBERS = 10_000
 CHUNK_BYTES = 2**20
+DAMAGE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    UnicodeError,
+    NotImplementedError,
+)
+"""What the readers of archives raise, beside OSError without a number or for an impossible position."""
 
 
 def folder_of(filename: str) -> str | None:
@@ -47,12 +59,12 @@ def unpack(
                 target = folder / path
                 sums[str(path)] = _write(archive, stream, target, left)
                 left -= target.stat().st_size
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError) as error:
+    except DAMAGE as error:
         raise _refused(archive, f"it is damaged: {error}") from error
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         raise _refused(archive, f"it holds {name!r} twice") from error
     except OSError as error:
-        if error.errno is not None:
+        if error.errno not in (None, errno.EINVAL):
             raise
         raise _refused(archive, f"it is damaged: {error}") from error
     return sums

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import itertools
 import stat
 import tarfile
 import zipfile
@@ -187,6 +188,32 @@ def test_a_damaged_archive_is_told(
     archive = zip_of(path, ("n", noise)) if suffix == "zip" else tar_of(path, (member("n"), noise))
     archive.write_bytes(damage(archive.read_bytes()))
     with pytest.raises(ConfigurationError, match=r"was not unpacked: it is damaged"):
+        unpack(archive, folder)
+
+
+@pytest.mark.parametrize("suffix", ["zip", "tar.gz", "tar.bz2"])
+def test_a_changed_byte_anywhere_is_no_crash(suffix: str, tmp_path: Path, folder: Path) -> None:
+    path, noise = tmp_path / f"a.{suffix}", hashlib.sha256(b"n").digest() * 20
+    archive = zip_of(path, ("dé/n", noise)) if suffix == "zip" else tar_of(path, (member("dé/n"), noise))
+    whole, refusals = archive.read_bytes(), list[str]()
+    for place, change in itertools.product(range(len(whole)), (0x01, 0x80)):
+        archive.write_bytes(whole[:place] + bytes([whole[place] ^ change]) + whole[place + 1 :])
+        out = folder / f"{place}-{change}"
+        out.mkdir()
+        try:
+            unpack(archive, out, max_bytes=2**16)
+        except ConfigurationError as refusal:
+            refusals.append(refusal.message)
+    assert len(refusals) > len(whole) // 10
+    assert all(message.startswith(f"{path.name} was not unpacked: ") for message in refusals)
+
+
+def test_a_bzip2_stream_that_breaks_late_is_told(tmp_path: Path, folder: Path) -> None:
+    noise = b"".join(hashlib.sha256(number.to_bytes(4, "big")).digest() for number in range(60_000))
+    archive = tar_of(tmp_path / "a.tar.bz2", (member("n"), noise))
+    data = archive.read_bytes()
+    archive.write_bytes(data[:-200_000] + bytes(100) + data[-199_900:])
+    with pytest.raises(ConfigurationError, match="it is damaged"):
         unpack(archive, folder)
 
 

@@ -165,3 +165,15 @@ def test_a_file_that_is_no_gallery_is_told(content: bytes, tmp_path: Path) -> No
 def test_a_gallery_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"none\.yaml: not readable"):
         load(tmp_path / "none.yaml")
+
+
+def test_the_document_names_every_model_and_its_example_gallery_loads(tmp_path: Path) -> None:
+    text = (GALLERY.parent.parent / "docs" / "models.md").read_text(encoding="utf-8")
+    for name, one in load().items():
+        (row,) = [line for line in text.splitlines() if line.startswith(f"| {name} |")]
+        assert row.endswith("| yes |" if one.commercial else "| no |")
+    model, own = (block.partition("```")[0] for block in text.split("```yaml\n")[1:])
+    (tmp_path / "model.yaml").write_text(model)
+    assert read_model_file(tmp_path / "model.yaml").engine == "insightface"
+    (tmp_path / "own.yaml").write_text(own)
+    assert list(load(tmp_path / "own.yaml")) == ["our-faces"]

@@ -3,7 +3,6 @@
 import functools
 import hashlib
 import io
-import os
 import shutil
 import subprocess
 import threading
@@ -348,20 +347,6 @@ def test_a_models_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 
 def test_the_default_directory_is_in_the_home() -> None:
     assert Path.home() / ".presence" / "models" == DEFAULT_MODELS_DIR
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 512 KiB."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small file system needs root")
-    path = tmp_path / "disk"
-    path.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(path)]
-    if subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("this system does not let root mount a tmpfs")
-    yield path
-    subprocess.run(["umount", str(path)], check=True)
 
 
 def test_a_disk_that_fills_while_unpacking_keeps_the_archive_only(small_disk: Path, mirror: Path) -> None:
