@@ -1,6 +1,7 @@
 """Encoded pictures to arrays. Decoding is Pillow's: https://pillow.readthedocs.io/."""
 
 import struct
+import zlib
 from io import BytesIO
 
 import cv2
@@ -47,6 +48,7 @@ FAILURES = (
     TypeError,
     ValueError,
     struct.error,
+    zlib.error,
 )
 """What Pillow's decoders raise for damaged files."""
 

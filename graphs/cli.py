@@ -1,5 +1,6 @@
 """The `presence` command."""
 
+import logging
 import os
 import signal
 import tempfile
@@ -115,6 +116,7 @@ def _start(data: dict[str, Any], application: Any, directory: Path) -> None:
     http = data["http_options"]
     console.print(f"starting Ray; its logs are in {directory}/r", soft_wrap=True)
     ray.init(**ray_runtime.init_options(directory=directory))
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())  # after Ray, which sets its own
@@ -157,7 +159,7 @@ def _wait_until_ready(stop: threading.Event) -> bool:
 
 def _welcome(host: str, port: int) -> None:
     url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
-    console.print(f"\npresence is ready at [bold]{url}[/bold]   API page: {url}/docs\n\nTry:")
+    console.print(f"\npresence is ready at [bold]{url}[/bold]\nAPI page: {url}/docs\n\nTry:", soft_wrap=True)
     console.print(f"  curl -s {url}/v1/models\n", soft_wrap=True)
 
 

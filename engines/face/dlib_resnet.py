@@ -111,7 +111,7 @@ class HogDetector:
         corners = np.array(
             [[box.left(), box.top(), box.right() + 1, box.bottom() + 1] for box in boxes], np.float32
         )
-        scores = 1 / (1 + np.exp(-np.asarray(margins, np.float32)))
+        scores = np.asarray(1 / (1 + np.exp(-np.asarray(margins))), np.float32)
         landmarks = np.array(points, np.float32).reshape(-1, 5, 2)
         return faces(corners.reshape(-1, 4), scores, landmarks, scale, (image.shape[1], image.shape[0]))
 
