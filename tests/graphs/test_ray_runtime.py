@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]  # ships no types
@@ -202,32 +203,70 @@ def test_other_lines_stay(line: str) -> None:
     assert haproxy_loopback.on_loopback(line) == line
 
 
-def test_haproxy_itself_listens_on_loopback_only(longest_directory: Path) -> None:
-    """The real HAProxy in the longest directory; as a daemon (-D) it returns when its sockets listen."""
+@dataclass(frozen=True)
+class Setup:
+    """A configuration as Serve writes it, and what HAProxy will open."""
+
+    config: Path
+    admin: Path
+    statistics: int
+    metrics: int
+
+
+@pytest.fixture
+def written(longest_directory: Path) -> Setup:
     statistics, metrics = ray_runtime._free_ports(2)
     node = longest_directory / ("0" * 56)
     node.mkdir()
-    config, pid_file, admin = node / "haproxy.cfg", node / "pid", node / "a"
-    config.write_text(
-        f"global\n    stats socket {admin} mode 666 level admin\n"
+    made = Setup(node / "haproxy.cfg", node / "a", statistics, metrics)
+    made.config.write_text(
+        f"global\n    stats socket {made.admin} mode 666 level admin\n"
         "defaults\n    mode http\n    timeout connect 1s\n    timeout client 1s\n    timeout server 1s\n"
         f"frontend prometheus\n    bind :{metrics}\n"
         f"listen stats\n  bind *:{statistics}\n  stats enable\n"
     )
+    return made
+
+
+def test_haproxy_itself_listens_on_loopback_only(written: Setup) -> None:
+    """The real HAProxy in the longest directory; as a daemon (-D) it returns when its sockets listen."""
+    pid_file = written.config.with_name("pid")
 
     subprocess.run(
-        [sys.executable, "-m", "graphs.haproxy_loopback", "-D", "-p", str(pid_file), "-f", str(config)],
+        [
+            sys.executable,
+            "-m",
+            "graphs.haproxy_loopback",
+            "-D",
+            "-p",
+            str(pid_file),
+            "-f",
+            str(written.config),
+        ],
         check=True,
     )
 
     pid = int(pid_file.read_text())
     try:
         listening = {tuple(item.laddr) for item in psutil.Process(pid).net_connections("inet")}
-        mode = stat.S_IMODE(admin.stat().st_mode)
+        mode = stat.S_IMODE(written.admin.stat().st_mode)
     finally:
         os.kill(pid, signal.SIGTERM)
-    assert listening == {("127.0.0.1", statistics), ("127.0.0.1", metrics)}
+    assert listening == {("127.0.0.1", written.statistics), ("127.0.0.1", written.metrics)}
     assert mode == 0o600
+
+
+def test_haproxy_ends_with_the_process_that_started_it(written: Setup) -> None:
+    shim = [sys.executable, "-m", "graphs.haproxy_loopback", "-db", "-f", str(written.config)]
+    script = f"import subprocess; p = subprocess.Popen({shim!r}); print(p.pid, flush=True); p.wait()"
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        haproxy = psutil.Process(int(parent.stdout.readline()))
+        while not written.admin.exists():  # its socket appears after it became HAProxy, or never
+            assert haproxy.status() != psutil.STATUS_ZOMBIE
+        parent.kill()
+
+    haproxy.wait(timeout=30)
 
 
 def test_haproxy_gets_its_other_arguments_unchanged() -> None:
