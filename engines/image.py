@@ -108,7 +108,7 @@ def _array(picture: PIL.Image.Image) -> Image:
     if picture.mode.startswith("I;16"):
         return _bgr(np.rint(np.asarray(picture) / 257))
     if picture.mode in {"I", "F"}:
-        return _bgr(_stretched(np.nan_to_num(np.asarray(picture, np.float64))))
+        return _bgr(_stretched(np.nan_to_num(np.asarray(picture, np.float32)).astype(np.float64)))
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         picture = PIL.Image.alpha_composite(PIL.Image.new("RGBA", picture.size, "white"), picture)
