@@ -73,7 +73,8 @@ def handler(origin: Origin) -> type[BaseHTTPRequestHandler]:
 
 
 def first_byte(resource: Resource, asked: str | None, if_range: str | None) -> int:
-    same = resource.ignores_if_range or if_range in (resource.etag, resource.modified)
+    strong = {resource.etag, resource.modified} - {""}
+    same = resource.ignores_if_range or (if_range in strong and not str(if_range).startswith("W/"))
     if not (asked and resource.ranges and same):
         return 0
     return int(asked.removeprefix("bytes=").removesuffix("-"))
