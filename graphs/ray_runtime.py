@@ -103,12 +103,11 @@ def _free_ports(count: int) -> list[int]:
         return [int(server.getsockname()[1]) for server in sockets]
 
 
-def init_options(*, directory: Path, metrics_port: int = 0) -> dict[str, Any]:
+def init_options(*, directory: Path) -> dict[str, Any]:
     """Arguments of `ray.init` for a Ray of this process, on this machine alone.
 
     Args:
         directory: private directory of this run; Ray's sockets, logs and spilled objects lie in it.
-        metrics_port: port of the Prometheus metrics on 127.0.0.1; 0: any free one.
     """
     return {
         "address": "local",  # a new Ray, whatever RAY_ADDRESS says
@@ -117,7 +116,6 @@ def init_options(*, directory: Path, metrics_port: int = 0) -> dict[str, Any]:
         "logging_level": "WARNING",
         "object_store_memory": OBJECT_STORE_BYTES,
         "_temp_dir": str(directory / "r"),
-        "_metrics_export_port": metrics_port,
     }
 
 

@@ -130,12 +130,11 @@ def test_a_directory_too_long_for_sockets_is_refused_with_the_remedy(longest_dir
 
 
 def test_init_options_keep_ray_to_this_machine_and_directory(directory: Path) -> None:
-    options = ray_runtime.init_options(directory=directory, metrics_port=9090)
+    options = ray_runtime.init_options(directory=directory)
 
     assert options["address"] == "local"
     assert options["include_dashboard"] is False
     assert Path(options["_temp_dir"]).is_relative_to(directory)
-    assert options["_metrics_export_port"] == 9090
 
 
 def test_a_new_token_is_private(tmp_path: Path) -> None:
