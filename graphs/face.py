@@ -193,7 +193,7 @@ class FaceFlow:
             return []
         crops: list[tuple[Image, ...]] = [face.crops["liveness"] for face in faces]
         scores = await node.liveness.score(crops, deadline)
-        return [Alive(score >= node.liveness_threshold and score > 0.5, score) for score in scores]
+        return [Alive(score >= node.liveness_threshold, score) for score in scores]
 
 
 def require_liveness(node: FaceNode, asked: bool) -> None:
