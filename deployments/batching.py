@@ -131,4 +131,7 @@ class Batcher(Generic[In, Out]):
 
     async def _in_thread(self, items: list[In]) -> Sequence[Out | PresenceError]:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, self._run, items)
+        outcomes = await loop.run_in_executor(self._executor, self._run, items)
+        if len(outcomes) != len(items):
+            raise RuntimeError(f"the model took {len(items)} items and returned {len(outcomes)} outcomes")
+        return outcomes
