@@ -6,12 +6,16 @@ PresenceError
 ├── NotAuthorized           no API key, or a wrong one
 ├── NotFound
 │   ├── NoFace              the picture was read, and no face was found in it
-│   └── UnknownModel        no model of that name, or none of that capability
+│   ├── UnknownModel        no model of that name, or none of that capability
+│   └── UnknownRecord       no registration of that id
 ├── LivenessUnavailable     liveness was asked of a model that has no liveness weights
 ├── TooLarge                body, picture or clip exceeds a limit
 ├── NotDecodable            the bytes are no picture (or clip) that can be read
 ├── NothingComputable       the model can compute nothing of what was asked
 ├── Busy                    a queue is full; carries how long to wait
+├── StoreUnavailable        the store cannot be read or written now; nothing was lost
+│   └── StoreFull           the disk of the store is full; nothing was written
+├── StoreCorrupt            the store contradicts itself; the message says what to do
 ├── DeadlineExceeded        the answer would have come too late
 └── ConfigurationError      a setting or a model file is wrong; raised before anything starts
 
@@ -51,6 +55,10 @@ class UnknownModel(NotFound):
     """No model of that name, or none of that capability."""
 
 
+class UnknownRecord(NotFound):
+    """No registration of that id."""
+
+
 class LivenessUnavailable(PresenceError):
     """Liveness was asked of a model that has no liveness weights."""
 
@@ -71,6 +79,20 @@ class Busy(PresenceError):
     """A queue is full."""
 
     retry_after_s = 1
+
+
+class StoreUnavailable(PresenceError):
+    """The store cannot be read or written now; nothing was lost."""
+
+    retry_after_s = 1
+
+
+class StoreFull(StoreUnavailable):
+    """The disk of the store is full; nothing was written."""
+
+
+class StoreCorrupt(PresenceError):
+    """The store contradicts itself; the message says what to do."""
 
 
 class DeadlineExceeded(PresenceError):

@@ -208,12 +208,18 @@ def explain(error: ValidationError) -> str:
 def all_models(args: AppArgs, models_dir: Path) -> tuple[ModelFile, ...]:
     """Models of the config, then those of the models directory by file name.
 
-    Raises ConfigurationError for a name that two of them share.
+    A model of the config replaces an installed one of its name: the config adds what Ray gives it.
+    Raises ConfigurationError for a name that two models of one of these places share.
     """
-    installed = sorted([*models_dir.glob("*.yaml"), *models_dir.glob("*.yml")])
-    models = (*args.models, *(read_model_file(path) for path in installed))
-    _refuse_duplicates(model.name for model in models)
-    return models
+    paths = sorted([*models_dir.glob("*.yaml"), *models_dir.glob("*.yml")])
+    installed = [read_model_file(path) for path in paths]
+    for models in (args.models, installed):
+        _refuse_duplicates(model.name for model in models)
+    written = {model.name for model in args.models}
+    for model in installed:
+        if model.name in written:
+            logger.info("model %s of the config replaces the installed one", model.name)
+    return (*args.models, *(model for model in installed if model.name not in written))
 
 
 def _refuse_duplicates(names: Iterable[str]) -> None:

@@ -24,6 +24,9 @@ STATUS: dict[type[errors.PresenceError], int] = {
     errors.NotDecodable: 415,
     errors.NothingComputable: 501,
     errors.Busy: 503,
+    errors.StoreUnavailable: 503,
+    errors.StoreFull: 507,
+    errors.StoreCorrupt: 500,
     errors.DeadlineExceeded: 504,
 }
 """Status of each branch of the tree; a leaf has the status of its nearest listed ancestor."""
@@ -55,7 +58,8 @@ def error_response(
 def _presence_error(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, errors.PresenceError)  # noqa: S101 - registered for this type alone
     status = status_of(error)
-    headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, errors.Busy) else None
+    wait = isinstance(error, errors.Busy | errors.StoreUnavailable)
+    headers = {"Retry-After": str(error.retry_after_s)} if wait else None
     return error_response(status, error.message, headers=headers)
 
 
@@ -111,6 +115,7 @@ MEANING = {
     501: "nothing of what was asked can be computed",
     503: "busy: try again after Retry-After seconds",
     504: "the deadline passed",
+    507: "the disk of the store is full; nothing was written",
 }
 
 

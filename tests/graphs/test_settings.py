@@ -96,6 +96,12 @@ def test_models_keep_their_order_and_refuse_one_name_twice(tmp_path: Path) -> No
         all_models(args, tmp_path)
 
 
+def test_a_model_of_the_config_replaces_the_installed_one_of_its_name(tmp_path: Path) -> None:
+    write(tmp_path, "a.yaml", "{backend: fake, license: installed}")
+    args = AppArgs(models=(ModelFile(name="a", backend="fake", license="config"),))
+    assert [model.license for model in all_models(args, tmp_path)] == ["config"]
+
+
 def test_application_arguments_refuse_unknown_keys() -> None:
     with pytest.raises(ValidationError) as caught:
         AppArgs.model_validate({"gateway": {"replicas": 2}})

@@ -1,0 +1,187 @@
+"""The store of people: a journal that is the only truth, and indexes that can be rebuilt from it.
+
+Every record has a position in the journal, the order of commits. A deletion is a later position that
+points at the record. An index is the result of applying changes in order up to some position.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.types import Embeddings
+
+Positions = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Where records can be compared with each other: one namespace, one model, one dimension.
+
+    namespace: such as "face/default"; model: the name of the model that made the embeddings.
+    """
+
+    namespace: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewRecord:
+    """A record to be written. id: unique in its namespace; embedding: shape (dim,), float32.
+
+    value: free text of the generic stores. created_at: seconds since the epoch.
+    """
+
+    id: str
+    space: Space
+    embedding: NDArray[np.float32] = field(repr=False)
+    name: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    value: str | None = None
+    created_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A living record without its embedding. position: where its addition stands in the journal."""
+
+    position: int
+    id: str
+    space: Space
+    dim: int
+    name: str
+    labels: Mapping[str, str]
+    value: str | None
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One step of the journal.
+
+    position: of the step. record: position of the record that is added (then equal to position) or
+    deleted (then smaller). embedding: of an added record that still lives, shape (dim,); None for a
+    deletion, and for an addition that a later deletion has erased.
+    """
+
+    position: int
+    record: int
+    space: Space
+    embedding: NDArray[np.float32] | None = field(repr=False, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which records of a namespace are meant; an empty filter means all of them.
+
+    name: exactly this name. labels: all of these, exactly.
+    """
+
+    name: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+class Journal(Protocol):
+    """The only truth. Synchronous, thread-safe, safe for many processes on the same database.
+
+    Every method may raise StoreUnavailable (no connection, locked, disk full: nothing was written)
+    and StoreCorrupt (the database contradicts itself; the message says what to do).
+    """
+
+    def append(self, records: Sequence[NewRecord]) -> list[int]:
+        """Writes all or none in one transaction; returns their positions once they are durable.
+
+        A record whose id already lives in its namespace is not written again: its position is
+        returned, so that a repeated request is harmless.
+        Raises InvalidInput when an embedding's length differs from what its space already holds.
+        """
+        ...
+
+    def delete(self, namespace: str, ids: Sequence[str]) -> list[str]:
+        """Deletes what lives; erases names, labels, values and embeddings in the same transaction.
+
+        Returns the ids that were deleted."""
+        ...
+
+    def update(
+        self,
+        namespace: str,
+        record_id: str,
+        *,
+        name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> bool:
+        """Replaces the name, the labels, or both. False when no such record lives."""
+        ...
+
+    def head(self) -> int:
+        """The newest position; 0 in an empty journal. Every acknowledged write is at or below it."""
+        ...
+
+    def changes(self, after: int, limit: int) -> list[Change]:
+        """The steps behind a position, in order, at most `limit`. No gaps are ever filled later."""
+        ...
+
+    def stored(self, positions: Sequence[int]) -> dict[int, Stored]:
+        """The living records at these positions; the deleted ones are missing."""
+        ...
+
+    def get(self, namespace: str, record_id: str) -> Stored | None:
+        """The living record of that id."""
+        ...
+
+    def listed(self, namespace: str, chosen: Filter, *, after: int, limit: int) -> list[Stored]:
+        """Living records by position behind `after`, at most `limit`."""
+        ...
+
+    def count(self, namespace: str, chosen: Filter) -> int:
+        """How many living records match."""
+        ...
+
+    def matching(self, space: Space, chosen: Filter) -> Positions:
+        """Positions of the living records of a space that match."""
+        ...
+
+    def embeddings(self, positions: Sequence[int]) -> dict[int, NDArray[np.float32]]:
+        """Embeddings of living records, shape (dim,) each: for export."""
+        ...
+
+    def spaces(self) -> dict[Space, tuple[int, int]]:
+        """Every space with its dimension and how many records live in it."""
+        ...
+
+    def close(self) -> None:
+        """Ends all connections."""
+        ...
+
+
+class Index(Protocol):
+    """Vectors of one space in memory. Not thread-safe: its owner serialises calls."""
+
+    def add(self, positions: Positions, vectors: Embeddings) -> None:
+        """Adds records by position."""
+        ...
+
+    def remove(self, positions: Positions) -> None:
+        """Removes records; unknown positions are ignored. None of them is ever found again."""
+        ...
+
+    def search(
+        self, queries: Embeddings, k: int, only: Positions | None = None
+    ) -> tuple[NDArray[np.float32], Positions]:
+        """Similarities (inner products, best first) and positions, shape (n, k) each; -1 fills up.
+
+        only: search among these positions alone.
+        """
+        ...
+
+    def __len__(self) -> int:
+        """How many records can be found."""
+        ...
+
+    def save(self, path: Path) -> None:
+        """Writes the index; nothing of a removed record is in the file."""
+        ...
