@@ -11,15 +11,16 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, ClassVar
 
+import cv2
 import dlib
 import numpy as np
 from numpy.typing import NDArray
 
 from engines.embedding import unit_rows
-from engines.errors import ConfigurationError
+from engines.errors import ConfigurationError, NothingComputable
 from engines.face import Attributes
 from engines.face.detection import Size, faces, shrink
-from engines.options import number, size
+from engines.options import number, size, whole
 from engines.types import Embeddings, EngineOptions, Face, Image, Runtime
 
 CHIP = 150
@@ -52,7 +53,7 @@ class DlibResnet:
     has_attributes = False
 
     def __init__(self, options: EngineOptions) -> None:
-        self.upsample = int(number(options, "upsample", 0, 0, 2))
+        self.upsample = whole(options, "upsample", 0, 0, 2)
         self.det_size = size(options, "det_size", (1024, 1024))
         self.det_thresh = number(options, "det_thresh", 0.5, 0, 1)
         self.verify_threshold = number(options, "verify_threshold", 0.08, 0, 2)
@@ -70,17 +71,18 @@ class DlibResnet:
         return Resnet(package_folder() / RESNET)
 
     def load_attributes(self, runtime: Runtime) -> Attributes:  # noqa: ARG002 - the protocol names it
-        """Raises ConfigurationError: dlib has no network for age and gender."""
-        raise ConfigurationError("dlib-resnet has no attribute model; ask `has_attributes` first")
+        """Raises NothingComputable: dlib has no network for age and gender."""
+        raise NothingComputable("dlib-resnet tells neither age nor gender")
 
     def align(self, image: Image, face: Face) -> Image:
-        """150x150 with a quarter of padding, as the ResNet was trained."""
+        """150x150 with a quarter of padding, as the ResNet was trained. dlib only moves pixels: any order
+        of colours will do.
+        """
         left, top = int(face.box.x), int(face.box.y)
         box = dlib.rectangle(left, top, left + int(face.box.w), top + int(face.box.h))
         points = dlib.points([dlib.point(round(float(x)), round(float(y))) for x, y in face.landmarks])
         shape = dlib.full_object_detection(box, points)
-        chip = dlib.get_face_chip(np.ascontiguousarray(image[..., ::-1]), shape, CHIP, PADDING)
-        return np.ascontiguousarray(np.asarray(chip, np.uint8)[..., ::-1])
+        return np.asarray(dlib.get_face_chip(np.ascontiguousarray(image), shape, CHIP, PADDING), np.uint8)
 
     def attribute_crops(self, image: Image, face: Face) -> tuple[Image, ...]:  # noqa: ARG002 - the protocol names them
         """None: there is no attribute model."""
@@ -101,9 +103,9 @@ class HogDetector:
         self._lock = Lock()
 
     def detect(self, image: Image, threshold: float | None = None) -> list[Face]:
-        """Faces of at least 80 pixels (40 with one upsampling)."""
+        """Faces of at least 80 pixels, of 40 with one upsampling."""
         small, scale = shrink(image, self._bound)
-        rgb = np.ascontiguousarray(small[..., ::-1])
+        rgb = np.asarray(cv2.cvtColor(small, cv2.COLOR_BGR2RGB), np.uint8)
         limit = self._threshold if threshold is None else threshold
         with self._lock:
             boxes, margins, _ = self._detector.run(rgb, self._upsample, _margin(limit))
