@@ -55,12 +55,14 @@ def error_response(
     return JSONResponse(error_body(code, message, param, type_), status_code=code, headers=headers)
 
 
-def _presence_error(_: Request, error: Exception) -> JSONResponse:
+def _presence_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, errors.PresenceError)  # noqa: S101 - registered for this type alone
-    status = status_of(error)
-    wait = isinstance(error, errors.Busy | errors.StoreUnavailable)
-    headers = {"Retry-After": str(error.retry_after_s)} if wait else None
-    return error_response(status, error.message, headers=headers)
+    if isinstance(error, errors.ConfigurationError):  # its message is for the operator alone
+        return _unexpected(request, error)
+    headers: dict[str, str] = {}
+    if isinstance(error, errors.Busy | errors.StoreUnavailable):
+        headers["Retry-After"] = str(error.retry_after_s)
+    return error_response(status_of(error), error.message, headers=headers)
 
 
 def _validation_error(_: Request, error: Exception) -> JSONResponse:
