@@ -12,6 +12,7 @@ import numpy as np
 import onnxruntime as ort
 
 from engines import onnx
+from engines.errors import NothingComputable
 from engines.face import Attributes
 from engines.face.alignment import square_crop
 from engines.options import optional_file
@@ -19,8 +20,10 @@ from engines.types import Demographics, EngineOptions, Face, Image, Runtime
 
 LABELS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 SIDE = 64
-MARGIN = 1.1
-"""Side of the crop over the longer side of the box."""
+MARGIN = 1.2
+"""Side of the crop over the longer side of the box. By the boxes of SCRFD, YuNet and dlib alike 1.2 tells
+six of seven posed photographs right, more than any other of 0.9 to 1.5; disgust is the one it misses.
+"""
 
 
 class Expression:
@@ -43,26 +46,26 @@ class Expression:
         return [self._path] if self._path else []
 
     def crops(self, image: Image, face: Face) -> tuple[Image, ...]:
-        """The square around the face, 64x64."""
-        return (square_crop(image, face.box, SIDE, MARGIN),)
+        """The square around the face, 64x64; none where the network is not configured."""
+        return (square_crop(image, face.box, SIDE, MARGIN),) if self.available else ()
 
     def load(self, runtime: Runtime) -> Attributes:
-        """The network, loaded."""
-        return _MiniXception(onnx.session(self.weights()[0], runtime))
+        """The network, loaded. Raises NothingComputable where it is not configured."""
+        if self._path is None:
+            raise NothingComputable("the model tells no emotions: set expression_onnx")
+        return _MiniXception(onnx.session(self._path, runtime))
 
 
 class _MiniXception:
     def __init__(self, net: ort.InferenceSession) -> None:
         self._net = net
-        self._channels_last = net.get_inputs()[0].shape[-1] == 1
 
     def analyze(self, crops: Sequence[tuple[Image, ...]]) -> list[Demographics]:
-        """Probability of each expression; the network takes grey values from -1 to 1."""
+        """Probability of each expression; the network takes (n, 64, 64, 1), grey from -1 to 1."""
         if not crops:
             return []
         grey = np.stack([cv2.cvtColor(face[0], cv2.COLOR_BGR2GRAY) for face in crops])
-        scaled = np.asarray((grey / 255 - 0.5) * 2, np.float32)
-        batch = scaled[..., None] if self._channels_last else scaled[:, None]
+        batch = np.asarray((grey / 255 - 0.5) * 2, np.float32)[..., None]
         return [
             Demographics(emotion={label: float(share) for label, share in zip(LABELS, shares, strict=True)})
             for shares in onnx.run(self._net, batch)

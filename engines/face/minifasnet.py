@@ -15,6 +15,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from engines import onnx
+from engines.errors import LivenessUnavailable
 from engines.face import Liveness
 from engines.options import number, optional_file
 from engines.types import Box, EngineOptions, Face, Image, Runtime
@@ -61,7 +62,9 @@ class MiniFasNet:
         return tuple(scaled_crop(image, face.box, network.scale) for network in self._networks)
 
     def load(self, runtime: Runtime) -> Liveness:
-        """The networks, loaded."""
+        """The networks, loaded. Raises LivenessUnavailable where none is configured."""
+        if not self.available:
+            raise LivenessUnavailable("the model has no liveness weights: set antispoof_v2_onnx")
         return _Ensemble([onnx.session(network.path, runtime) for network in self._networks])
 
 
