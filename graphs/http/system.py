@@ -21,8 +21,8 @@ Known = Annotated[Services, Depends(_services)]
 router = APIRouter(tags=["system"])
 
 
-@router.get("/v1/models", responses=documented(401))
-@router.get("/models", responses=documented(401), include_in_schema=False)
+@router.get("/v1/models", responses=documented(401, 503))
+@router.get("/models", responses=documented(401, 503), include_in_schema=False)
 async def models(services: Known) -> wire.ModelList:
     """Every model with its capability, licence and state."""
     states = await services.status.states()
@@ -62,7 +62,7 @@ async def readyz(services: Known, response: Response) -> wire.Readiness:
     return wire.Readiness(status="starting", loading=loading, failed=failed)
 
 
-@router.get("/version")
+@router.get("/version", responses=documented(401, 503))
 async def release() -> wire.Version:
     """Versions of presence and Ray."""
     return wire.Version(version=version("presence"), ray=version("ray"))
