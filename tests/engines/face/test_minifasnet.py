@@ -105,6 +105,12 @@ def test_a_crop_is_the_box_enlarged_about_its_centre() -> None:
     assert span(crop, 1) == pytest.approx((54, 135), abs=1)
 
 
+def test_a_crop_keeps_its_far_corner() -> None:
+    """From 100 - 39.5 to 100 + 39.5, cut to whole pixels, both ends included: 80 pixels, not scaled."""
+    image = gradient(250, 200)
+    assert (scaled_crop(image, Box(90, 90, 20, 20), 3.95) == image[60:140, 60:140]).all()
+
+
 def test_a_crop_never_exceeds_what_the_picture_allows() -> None:
     """A face of 100 x 50 in 201 x 151 can grow to twice its size only, in both directions."""
     crop = scaled_crop(gradient(201, 151), Box(50, 50, 100, 50), 4.0)
