@@ -118,6 +118,12 @@ def test_a_crop_never_exceeds_what_the_picture_allows() -> None:
     assert span(crop, 1) == pytest.approx((25, 125), abs=1)
 
 
+def test_nor_what_its_height_allows() -> None:
+    crop = scaled_crop(gradient(151, 201), Box(50, 50, 50, 100), 4.0)
+    assert span(crop, 0) == pytest.approx((25, 125), abs=1)
+    assert span(crop, 1) == pytest.approx((0, 200), abs=1)
+
+
 def test_a_crop_at_the_border_is_cut_there() -> None:
     crop = scaled_crop(gradient(250, 200), Box(0, 0, 40, 40), 2.7)  # reaches from -34 to 74
     assert span(crop, 0) == pytest.approx((0, 74), abs=1)
