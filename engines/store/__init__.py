@@ -91,6 +91,10 @@ class Journal(Protocol):
     and StoreCorrupt (the database contradicts itself; the message says what to do).
     """
 
+    def identity(self) -> str:
+        """Random text, made with the journal and kept for ever: tells snapshots of another journal apart."""
+        ...
+
     def append(self, records: Sequence[NewRecord]) -> list[int]:
         """Writes all or none in one transaction; returns their positions once they are durable.
 
@@ -162,7 +166,10 @@ class Index(Protocol):
     """Vectors of one space in memory. Not thread-safe: its owner serialises calls."""
 
     def add(self, positions: Positions, vectors: Embeddings) -> None:
-        """Adds records by position."""
+        """Adds records by position, ascending as in the journal.
+
+        Positions that do not exceed all that were ever added are ignored: applying changes twice is
+        harmless. Raises InvalidInput when the vectors have another dimension."""
         ...
 
     def remove(self, positions: Positions) -> None:
