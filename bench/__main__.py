@@ -1,0 +1,213 @@
+"""The service beside the bare engine loop on the same cores: `python -m bench`, `make bench`."""
+
+import argparse
+import base64
+import importlib.util
+import multiprocessing
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+from rich.console import Console
+
+from bench import load, report
+from bench.engine import ROUTES, BareProcesses, EngineSpec, Loop, Pictures, Task
+from bench.service import SHARED, Service, model_entries, running
+
+CONCURRENCIES = (1, 8, 16, 32)
+PICTURES = 16
+MOST = 5_000
+"""Requests of one measurement at most."""
+SETTLE_S = 0.5
+"""Load after a pause that is not measured: Ray catches up with its timers."""
+FIELDS = {"verify": ("img1", "img2"), "embed": ("img",), "analyze": ("img",)}
+
+
+def photographs(shared: Path = SHARED) -> list[bytes]:
+    """Encoded pictures of faces: the test data's where it is there, else those inside insightface."""
+    paths = sorted((shared / "media" / "faces" / "lfw").glob("*/*_0001.jpg"))
+    if not paths:
+        found = importlib.util.find_spec("insightface")
+        folder = Path(found.origin).parent / "data" / "images" if found and found.origin else Path()
+        paths = [folder / "Tom_Hanks_54745.png", folder / "t1.jpg"]
+    return [path.read_bytes() for path in paths]
+
+
+def carried(route: str, pictures: Sequence[bytes]) -> tuple[Pictures, ...]:
+    """What each request of a route carries: every picture, for verify with its neighbour."""
+    if route == "verify":
+        return tuple((one, pictures[index - 1]) for index, one in enumerate(pictures))
+    return tuple((one,) for one in pictures)
+
+
+def encoded(model: str, route: str, requests: Sequence[Pictures]) -> tuple[bytes, ...]:
+    """The same as HTTP requests."""
+    return tuple(
+        load.encode(
+            f"/v1/face/{route}",
+            {"model": model}
+            | {
+                name: base64.b64encode(one).decode()
+                for name, one in zip(FIELDS[route], pictures, strict=True)
+            },
+        )
+        for pictures in requests
+    )
+
+
+@dataclass(slots=True)
+class Point:
+    """What the rounds of one model and route left: loads by concurrency, their CPU, and bare loops."""
+
+    model: str
+    route: str
+    loads: dict[int, list[load.Load]] = field(default_factory=dict)
+    cpu: dict[int, list[dict[str, float]]] = field(default_factory=dict)
+    alone: list[Loop] = field(default_factory=list)
+    together: list[list[Loop]] = field(default_factory=list)
+
+    def bare(self) -> report.Bare:
+        """The floor over all rounds."""
+        took = [one for each in self.alone for one in each.took_ms]
+        rate = sum(one.rate for each in self.together for one in each) / len(self.together)
+        return report.Bare(
+            model=self.model,
+            route=self.route,
+            processes=len(self.together[0]),
+            requests=len(took) + sum(len(one.took_ms) for each in self.together for one in each),
+            median_ms=median(took),
+            requests_per_s=rate,
+            faces_per_s=rate * self._faces(),
+            cpu_ms=sum(each.cpu_s for each in self.alone) / len(took) * 1000,
+            cores=sum(one.cpu_s / one.elapsed_s for each in self.together for one in each)
+            / len(self.together),
+        )
+
+    def served(self) -> list[report.Served]:
+        """A row a concurrency, over all rounds."""
+        return [self._served(number) for number in self.loads]
+
+    def _served(self, concurrency: int) -> report.Served:
+        loads = self.loads[concurrency]
+        took = [one for each in loads for one in each.took_ms]
+        elapsed = sum(each.elapsed_s for each in loads)
+        errors: Counter[str] = Counter()
+        for each in loads:
+            errors.update(each.errors)
+        answered = max(len(took) + errors.total(), 1)
+        cpu, client = _summed(self.cpu[concurrency]), sum(each.cpu_s for each in loads)
+        return report.Served(
+            model=self.model,
+            route=self.route,
+            concurrency=concurrency,
+            requests=len(took),
+            requests_per_s=len(took) / elapsed,
+            faces_per_s=len(took) / elapsed * self._faces(),
+            p50_ms=median(took) if took else report.percentile(took, 0.5),
+            p95_ms=report.percentile(took, 0.95),
+            p99_ms=report.percentile(took, 0.99),
+            errors=dict(errors),
+            cpu_ms=sum(cpu.values()) / answered * 1000,
+            client_cpu=client / elapsed,
+            cores=(client + sum(cpu.values())) / elapsed,
+            cpu_by_process={name: spent / answered * 1000 for name, spent in cpu.items()},
+        )
+
+    def _faces(self) -> float:
+        """Faces a request, from the bare loops, which go through the same requests."""
+        loops = [*self.alone, *(one for each in self.together for one in each)]
+        return sum(one.faces for one in loops) / sum(len(one.took_ms) for one in loops)
+
+
+def _summed(rounds: Sequence[dict[str, float]]) -> dict[str, float]:
+    """CPU seconds of every kind of process that used any, the most first."""
+    names = {name for one in rounds for name in one}
+    total = {name: sum(one.get(name, 0.0) for one in rounds) for name in names}
+    return {name: spent for name, spent in sorted(total.items(), key=lambda item: -item[1]) if spent > 0}
+
+
+class Bench:
+    """A running service, the bare processes of one model, and the load generator's process."""
+
+    def __init__(self, service: Service, bare: BareProcesses, client: ProcessPoolExecutor) -> None:
+        self._service = service
+        self._bare = bare
+        self._client = client
+
+    def measure(self, point: Point, requests: tuple[Pictures, ...], seconds: float, rounds: int) -> None:
+        """Rounds in which the bare loop and the service take turns, each measurement of that length."""
+        wire = encoded(point.model, point.route, requests)
+        self._load(wire, 8, seconds / 2)  # a service that has just started answers its first slowly
+        task = Task(point.route, requests, seconds / rounds, MOST)
+        for _ in range(rounds):
+            with self._service.paused():
+                point.alone.append(self._bare.one(task))
+            self._load(wire, 8, SETTLE_S)
+            for number in CONCURRENCIES:
+                before = self._service.cpu()
+                point.loads.setdefault(number, []).append(self._load(wire, number, seconds / rounds))
+                point.cpu.setdefault(number, []).append(self._service.spent(before))
+            with self._service.paused():
+                point.together.append(self._bare.all(task))
+
+    def _load(self, wire: tuple[bytes, ...], concurrency: int, seconds: float) -> load.Load:
+        job = load.Job(self._service.port, wire, concurrency, seconds, MOST)
+        return self._client.submit(load.run, job).result()
+
+
+def run(models: Sequence[str], seconds: float, rounds: int, console: Console) -> report.Report:
+    """The whole measurement."""
+    facts = report.machine()
+    entries = model_entries()
+    points: list[Point] = []
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        console.print(f"starting the service with {', '.join(models)} ...")
+        service = stack.enter_context(running([entries[name] for name in models], directory))
+        context = multiprocessing.get_context("spawn")
+        client = stack.enter_context(ProcessPoolExecutor(1, mp_context=context))
+        for model in models:
+            with BareProcesses(EngineSpec.of(entries[model]), report.cores()) as bare:
+                pictures = bare.with_faces(photographs())[:PICTURES]
+                bench = Bench(service, bare, client)
+                for route in ROUTES:
+                    console.print(f"  {model} {route}, {len(pictures)} pictures")
+                    points.append(Point(model, route))
+                    bench.measure(points[-1], carried(route, pictures), seconds, rounds)
+    method = {
+        "seconds": seconds,
+        "rounds": rounds,
+        "most_requests": MOST,
+        "turns": "service and bare loop in turn; the service is paused (SIGSTOP) while the bare loop runs",
+        "client": "closed loop, keep-alive, one process on the same cores",
+    }
+    rows = tuple(row for point in points for row in point.served())
+    return report.Report(facts, method, rows, tuple(point.bare() for point in points))
+
+
+def main() -> None:
+    """Measures, prints, and writes bench.json and bench.png."""
+    at_hand = list(model_entries())
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--models", default=",".join(at_hand), help=f"of {', '.join(at_hand)}; default: all")
+    parser.add_argument("--seconds", type=float, default=10, help="for one route at one concurrency; 10")
+    parser.add_argument("--rounds", type=int, default=2, help="parts into which they are split; 2")
+    parser.add_argument("--out", type=Path, default=Path("bench/out"), help="directory of the report")
+    given = parser.parse_args()
+    models = given.models.split(",")
+    if unknown := [name for name in models if name not in at_hand]:
+        parser.error(f"no model {unknown[0]!r} at hand; choose from {', '.join(at_hand)}")
+    console = Console(width=150)
+    made = run(models, given.seconds, given.rounds, console)
+    report.write(made, given.out)
+    console.print(report.tables(made))
+    console.print(f"written: {given.out / 'bench.json'}, {given.out / 'bench.png'}")
+
+
+if __name__ == "__main__":
+    main()
