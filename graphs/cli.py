@@ -38,7 +38,9 @@ def _root() -> None:
 def serve(
     config: Annotated[Path, typer.Option(help="Serve config file")] = Path("config/local.yaml"),
     host: Annotated[str | None, typer.Option(help="address to listen on; default: the config's")] = None,
-    port: Annotated[int | None, typer.Option(help="port to listen on; default: the config's")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="port to listen on; default: the config's")
+    ] = None,
     models_dir: Annotated[Path | None, typer.Option(help="model files and weights")] = None,
     insecure_public: Annotated[
         bool, typer.Option("--insecure-public", help="listen beyond loopback without API keys")
@@ -47,40 +49,59 @@ def serve(
     """Start the service on this machine and wait; Ctrl-C stops it."""
     try:
         data = read_config(config)
-        http = data.setdefault("http_options", {})
-        http.update({key: value for key, value in (("host", host), ("port", port)) if value is not None})
+        data["http_options"] = http = http_options(data, host, port)
         arguments = application_args(data, models_dir)
-        refuse_open_door(str(http.get("host", "0.0.0.0")), arguments, insecure_public=insecure_public)
+        refuse_open_door(http["host"], arguments, insecure_public=insecure_public)
         run(data, arguments)
     except ConfigurationError as error:
-        console.print(f"[red]error[/red] {error.message}", soft_wrap=True)
+        console.print("[red]error[/red]", end=" ")
+        console.print(error.message, markup=False, soft_wrap=True)
         raise typer.Exit(1) from None
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A Serve config file, by its path or by its name among those that come with presence."""
-    found = path if path.is_file() else CONFIG_DIR / path.name
+    """A Serve config file: by its path, or `NAME` or `config/NAME` of those that come with presence."""
+    bundled = not path.is_file() and path.parent in (Path(), Path("config"))
+    found = CONFIG_DIR / path.name if bundled else path
     try:
         data = yaml.safe_load(found.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigurationError(f"{path}: not readable: {error}") from error
     if not isinstance(data, dict) or not data.get("applications"):
         raise ConfigurationError(f"{path}: applications: missing; see config/local.yaml for an example")
     return data
 
 
+def http_options(data: dict[str, Any], host: str | None, port: int | None) -> dict[str, Any]:
+    """The `http_options` of a config; host and port, when given, go before its own.
+
+    What neither names is what Serve takes for a config file: every address, port 8000.
+    """
+    given = data.get("http_options") or {}
+    if not isinstance(given, dict):
+        raise ConfigurationError("http_options: a mapping is expected, such as {host: 127.0.0.1, port: 8080}")
+    asked = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
+    options = {"host": "0.0.0.0", "port": 8000, **given, **asked}
+    if not isinstance(options["host"], str):
+        raise ConfigurationError(f"http_options.host: {options['host']!r} is no address")
+    if type(options["port"]) is not int or not 0 < options["port"] < 65536:
+        raise ConfigurationError(f"http_options.port: {options['port']!r} is no number from 1 to 65535")
+    return options
+
+
 def application_args(data: dict[str, Any], models_dir: Path | None) -> AppArgs:
-    """The checked `args` of the presence application; models_dir, when given, is written into them."""
-    applications = [one for one in data["applications"] if one.get("name") == APPLICATION]
-    if len(applications) != 1 or len(data["applications"]) != 1:
-        raise ConfigurationError(
-            f"applications: one is expected, named {APPLICATION}; others need `serve run`"
-        )
-    if "deployments" in applications[0]:
+    """The checked `args` of the presence application; models_dir, when given, goes before theirs."""
+    match data["applications"]:
+        case [{"name": "presence"} as application]:
+            arguments = application.get("args") or {}
+        case _:
+            raise ConfigurationError(
+                f"applications: one is expected, named {APPLICATION}; others need `serve run`"
+            )
+    if "deployments" in application:
         raise ConfigurationError("applications.deployments: say it in the `deployment` of the model instead")
-    arguments = applications[0].setdefault("args", {})
-    if models_dir is not None:
-        arguments["models_dir"] = str(models_dir.resolve())
+    if models_dir is not None and isinstance(arguments, dict):
+        arguments = {**arguments, "models_dir": str(models_dir.resolve())}
     try:
         return AppArgs.model_validate(arguments)
     except ValidationError as error:
@@ -103,7 +124,7 @@ def run(data: dict[str, Any], arguments: AppArgs) -> None:
     http = data["http_options"]
     with tempfile.TemporaryDirectory(prefix="presence-") as directory:
         ray_runtime.protect_token()
-        os.environ.update(ray_runtime.environment(port=int(http["port"]), directory=Path(directory)))
+        os.environ.update(ray_runtime.environment(port=http["port"], directory=Path(directory)))
         from graphs.app import app  # noqa: PLC0415 - Ray reads its environment when it is imported
 
         _start(data, app(arguments), Path(directory))
@@ -129,7 +150,7 @@ def _start(data: dict[str, Any], application: Any, directory: Path) -> None:
         target = ray_serve.RunTarget(application, name=APPLICATION, route_prefix="/")
         ray_serve.run_many([target], wait_for_applications_running=False)
         if _wait_until_ready(stop):
-            _welcome(http["host"], int(http["port"]))
+            _welcome(http["host"], http["port"])
             stop.wait()
         console.print("stopping ...")
     finally:
