@@ -22,7 +22,7 @@ class BatchObserver(Protocol):
         ...
 
     def expired(self, items: int) -> None:
-        """That many items were dropped because their deadline had passed."""
+        """That many items were dropped past their deadline, whether or not their caller still waited."""
         ...
 
 
@@ -93,15 +93,19 @@ class Batcher(Generic[In, Out]):
                 await self._answer(jobs)
 
     def _take(self) -> list[_Job[In, Out]]:
-        """The next jobs that are still wanted, at most max_size; the expired ones are answered here."""
+        """The next jobs that are still wanted, at most max_size; the expired ones are answered here.
+
+        A caller gives up at the same deadline, so an expired job has often been cancelled already.
+        """
         jobs: list[_Job[In, Out]] = []
         expired = 0
         while self._queue and len(jobs) < self.max_size:
             job = self._queue.popleft()
+            late = job.deadline < time.time()
+            expired += late
             if job.future.done():
                 continue
-            if job.deadline < time.time():
-                expired += 1
+            if late:
                 job.future.set_exception(DeadlineExceeded("the deadline passed while the request waited"))
             else:
                 jobs.append(job)
