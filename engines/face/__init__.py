@@ -82,7 +82,9 @@ class FaceEngine(Protocol):
 
     def load_recognizer(self, runtime: Runtime) -> Recognizer: ...
 
-    def load_attributes(self, runtime: Runtime) -> Attributes: ...
+    def load_attributes(self, runtime: Runtime) -> Attributes:
+        """Raises NothingComputable where `has_attributes` is False."""
+        ...
 
     def align(self, image: Image, face: Face) -> Image:
         """The crop that the recognizer takes. Needs no weights."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from engines import onnx
 from engines.embedding import unit_rows
-from engines.errors import ConfigurationError
+from engines.errors import ConfigurationError, NothingComputable
 from engines.face.alignment import arcface_crop, square_crop
 from engines.face.detection import Size, faces, shrink
 from engines.options import number, size
@@ -84,9 +84,9 @@ class InsightfacePack:
         return ArcFace(self._files[1], runtime)
 
     def load_attributes(self, runtime: Runtime) -> "GenderAge":
-        """Raises ConfigurationError where the pack has no such head."""
+        """Raises NothingComputable where the pack has no such head."""
         if not self.has_attributes:
-            raise ConfigurationError(f"pack {self.pack_name} has no gender and age head; set genderage_onnx")
+            raise NothingComputable(f"pack {self.pack_name} has no gender and age head; set genderage_onnx")
         return GenderAge(self._files[2], runtime)
 
     def align(self, image: Image, face: Face) -> Image:

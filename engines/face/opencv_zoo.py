@@ -16,7 +16,7 @@ import onnxruntime as ort
 
 from engines import onnx
 from engines.embedding import unit_rows
-from engines.errors import ConfigurationError
+from engines.errors import ConfigurationError, NothingComputable
 from engines.face import Attributes
 from engines.face.alignment import arcface_crop
 from engines.face.detection import Size, faces, shrink
@@ -60,8 +60,8 @@ class OpencvZoo:
         return SFace(onnx.session(self.recognizer_file, runtime))
 
     def load_attributes(self, runtime: Runtime) -> Attributes:  # noqa: ARG002 - the protocol names it
-        """Raises ConfigurationError: the zoo has no network for age and gender."""
-        raise ConfigurationError("opencv-zoo has no attribute model; ask `has_attributes` first")
+        """Raises NothingComputable: the zoo has no network for age and gender."""
+        raise NothingComputable("opencv-zoo has no attribute model; ask `has_attributes` first")
 
     def align(self, image: Image, face: Face) -> Image:
         """112x112, equal to FaceRecognizerSF.alignCrop."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.errors import ConfigurationError
+from engines.errors import ConfigurationError, NothingComputable
 from engines.face.insightface_pack import InsightfacePack
 from engines.types import EngineOptions, Runtime
 
@@ -95,7 +95,7 @@ def test_a_pack_of_ones_own(tmp_path: Path) -> None:
     assert engine.weights() == [tmp_path / "mine/a.onnx", tmp_path / "mine/b.onnx"]
     assert engine.dim is None
     assert not engine.has_attributes
-    with pytest.raises(ConfigurationError, match="genderage_onnx"):
+    with pytest.raises(NothingComputable, match="genderage_onnx"):
         engine.load_attributes(Runtime())
 
 
