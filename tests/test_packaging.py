@@ -1,0 +1,100 @@
+"""What is shipped: the wheel's content, its commands, and the pins of everything that it needs."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from configparser import ConfigParser
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ("engines", "deployments", "graphs")
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+PINS = dict(
+    line.split("==")
+    for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    if line and not line.startswith("#")
+)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> ZipFile:
+    """The wheel, built without a network."""
+    out = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(out)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
+    (built,) = out.glob("*.whl")
+    return ZipFile(built)
+
+
+def info(wheel: ZipFile, name: str) -> str:
+    (path,) = (path for path in wheel.namelist() if path.endswith(f".dist-info/{name}"))
+    return wheel.read(path).decode()
+
+
+def test_the_wheel_holds_the_rooms_the_configs_and_nothing_else(wheel: ZipFile) -> None:
+    tops = {name.split("/")[0] for name in wheel.namelist()}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {*ROOMS, "config"}
+    assert all(name.endswith((".py", "/py.typed")) for name in wheel.namelist() if name.startswith(ROOMS))
+
+
+def test_every_module_and_every_config_is_in_the_wheel(wheel: ZipFile) -> None:
+    expected = {
+        str(path.relative_to(ROOT))
+        for folder, pattern in (*((room, "*.py") for room in ROOMS), ("config", "*.yaml"))
+        for path in (ROOT / folder).rglob(pattern)
+    }
+    assert {"config/local.yaml", "config/gpu.yaml", "config/gallery.yaml", "graphs/app.py"} < expected
+    assert expected <= set(wheel.namelist())
+    assert not [name for name in wheel.namelist() if name.startswith("config/") and name.endswith(".py")]
+
+
+def test_the_rooms_are_typed(wheel: ZipFile) -> None:
+    assert {f"{room}/py.typed" for room in ROOMS} < set(wheel.namelist())
+
+
+def test_the_licence_is_shipped(wheel: ZipFile) -> None:
+    assert info(wheel, "licenses/LICENSE") == (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert "Apache License" in info(wheel, "licenses/LICENSE")
+    assert "License-Expression: Apache-2.0" in info(wheel, "METADATA")
+
+
+def test_the_commands_lead_to_functions(wheel: ZipFile) -> None:
+    parser = ConfigParser()
+    parser.read_string(info(wheel, "entry_points.txt"))
+    commands = dict(parser["console_scripts"])
+    assert commands == PROJECT["scripts"]
+    assert "presence" in commands
+    for target in commands.values():
+        module, _, name = target.partition(":")
+        assert callable(getattr(import_module(module), name))
+
+
+def named(requirement: str) -> str:
+    """The normalised name of what a requirement asks for."""
+    name = re.match(r"[A-Za-z0-9._-]+", requirement)
+    assert name
+    return re.sub(r"[-_.]+", "-", name.group()).lower()
+
+
+def test_every_dependency_is_pinned() -> None:
+    wanted = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
+    assert not [one for one in wanted if named(one) not in PINS]
+
+
+def test_ray_is_required_exactly_as_pinned() -> None:
+    (ray,) = (one for one in PROJECT["dependencies"] if named(one) == "ray")
+    assert ray == f"ray[serve]=={PINS['ray']}"
+
+
+def test_pins_are_names_and_versions_alone() -> None:
+    text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    assert not [line for line in lines if not re.fullmatch(r"[a-z0-9-]+==[A-Za-z0-9.+!]+", line)]
+    assert "://" not in text
+    assert lines == sorted(set(lines), key=lines.index)
