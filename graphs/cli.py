@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 import tempfile
 import threading
 import time
@@ -119,9 +120,22 @@ def refuse_open_door(host: str, arguments: AppArgs, *, insecure_public: bool) ->
     )
 
 
+def refuse_taken_port(host: str, port: int) -> None:
+    """Raises ConfigurationError when the front could not listen there."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as HAProxy does
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot listen on {host} port {port}: {error.strerror}; choose others with --host and --port"
+            ) from None
+
+
 def run(data: dict[str, Any], arguments: AppArgs) -> None:
     """Starts Ray and Serve in this process, shows progress, waits for a signal, stops both."""
     http = data["http_options"]
+    refuse_taken_port(http["host"], http["port"])
     with tempfile.TemporaryDirectory(prefix="presence-") as directory:
         ray_runtime.protect_token()
         os.environ.update(ray_runtime.environment(port=http["port"], directory=Path(directory)))

@@ -1,6 +1,7 @@
 """The `presence serve` command up to the point where Ray starts: what it reads and what it refuses."""
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -203,21 +204,51 @@ def test_wrong_usage_ends_with_2(serve: Serve, started: Started, arguments: list
     assert started.data == {}
 
 
-def test_a_model_that_cannot_be_bound_ends_before_ray_starts(tmp_path: Path) -> None:
+@pytest.fixture
+def command(tmp_path: Path) -> Callable[..., str]:
+    """Runs the real command, which must refuse to start: its message."""
+
+    def refusal(*arguments: str) -> str:
+        ended = subprocess.run(
+            [str(Path(sys.executable).parent / "presence"), "serve", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            env={**os.environ, "HOME": str(tmp_path)},
+        )
+        assert ended.returncode == 1
+        assert ended.stdout == ""
+        assert "Traceback" not in ended.stderr
+        return ended.stderr
+
+    return refusal
+
+
+def test_a_model_that_cannot_be_bound_ends_before_ray_starts(
+    tmp_path: Path, command: Callable[..., str]
+) -> None:
     (tmp_path / "broken.yaml").write_text("backend: fake\noptions: [banana:1]\n")
-    command: list[str | Path] = [Path(sys.executable).parent / "presence", "serve", "--models-dir", tmp_path]
-    ended = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**os.environ, "HOME": str(tmp_path)},
-    )
-    assert ended.returncode == 1
-    assert ended.stdout == ""
-    assert ended.stderr.startswith("error model broken: unknown option 'banana'")
-    assert "Traceback" not in ended.stderr
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    told = command("--models-dir", str(tmp_path), "--port", str(port))
+    assert told.startswith("error model broken: unknown option 'banana'")
+
+
+def test_a_port_that_is_taken_is_told_before_ray_starts(command: Callable[..., str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        told = command("--port", str(port))
+    assert told.startswith(f"error cannot listen on 127.0.0.1 port {port}: Address already in use")
+    assert "--port" in told
+
+
+def test_an_address_that_is_not_ours_is_told(command: Callable[..., str]) -> None:
+    told = command("--host", "192.0.2.1", "--insecure-public")
+    assert "cannot listen on 192.0.2.1 port 8080: Cannot assign requested address" in told
 
 
 def test_help_lists_the_commands() -> None:
