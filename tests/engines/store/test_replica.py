@@ -1,0 +1,401 @@
+"""A replica sees every acknowledged write, forgets every deleted record, and starts from snapshots."""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engines.embedding import unit_rows
+from engines.errors import InvalidInput, StoreCorrupt, StoreUnavailable
+from engines.store import Change, Filter, NewRecord, Space, Stored
+from engines.store.faiss_index import IndexOptions
+from engines.store.fake import MemoryJournal
+from engines.store.replica import Answer, StoreReplica
+from engines.types import Embeddings
+
+DIM = 16
+FACES = Space("face/default", "arcface")
+OTHERS = Space("face/default", "sface")
+
+
+def vectors(count: int, dim: int = DIM, seed: int = 0) -> Embeddings:
+    return unit_rows(np.random.default_rng(seed).standard_normal((count, dim), dtype=np.float32))
+
+
+def records(rows: Embeddings, first: int = 1, space: Space = FACES) -> list[NewRecord]:
+    return [
+        NewRecord(f"id{number}", space, row, name=f"name{number % 5}", labels={"parity": str(number % 2)})
+        for number, row in enumerate(rows, first)
+    ]
+
+
+def found(answer: Answer) -> list[list[str]]:
+    return [[match.stored.id for match in each] for each in answer.matches]
+
+
+class Clock:
+    """Seconds that pass when told."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Between(MemoryJournal):
+    """Does something once, after an index was asked and before names are read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before_names: list[Callable[[], object]] = []
+
+    def stored(self, positions: Sequence[int]) -> dict[int, Stored]:
+        if self.before_names:
+            self.before_names.pop()()
+        return super().stored(positions)
+
+
+class Counting(MemoryJournal):
+    """Tells where reading began."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[tuple[int, int]] = []
+
+    def changes(self, after: int, limit: int) -> list[Change]:
+        self.asked.append((after, limit))
+        return super().changes(after, limit)
+
+
+def test_best_first_with_names_and_labels() -> None:
+    journal, rows = MemoryJournal(), vectors(20)
+    journal.append(records(rows))
+    answer = StoreReplica(journal).search(FACES, rows[:3], 4)
+    assert [each[0] for each in found(answer)] == ["id1", "id2", "id3"]
+    assert answer.age_s == 0
+    first = answer.matches[1]
+    assert first[0].similarity == pytest.approx(1)
+    assert [one.similarity for one in first] == sorted((one.similarity for one in first), reverse=True)
+    assert (first[0].position, first[0].stored.name, first[0].stored.labels) == (2, "name2", {"parity": "0"})
+
+
+def test_the_journal_is_read_in_pieces() -> None:
+    journal, rows = Counting(), vectors(25)
+    journal.append(records(rows))
+    journal.delete(FACES.namespace, ["id3", "id25"])
+    replica = StoreReplica(journal)
+    assert replica.catch_up(limit=10) == 27 == replica.position
+    assert journal.asked == [(0, 10), (10, 10), (20, 10)]
+    assert replica.catch_up() == 27
+    assert len(journal.asked) == 3
+    assert replica.sizes() == {FACES: 23}
+
+
+def agrees(replica: StoreReplica, rows: Embeddings, living: dict[int, str]) -> None:
+    """Finds all that live, in their spaces (by parity), each best by its own embedding."""
+    for parity, space in enumerate((FACES, OTHERS)):
+        expected = {f"id{one}": name for one, name in living.items() if one % 2 == parity}
+        for which, matches in enumerate(replica.search(space, rows, 40).matches):
+            assert {one.stored.id: one.stored.name for one in matches} == expected
+            if f"id{which}" in expected:
+                assert matches[0].stored.id == f"id{which}"
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(["add", "delete", "rename", "compact"]), st.integers(0, 39)), max_size=60
+    ),
+    limit=st.integers(1, 12),
+)
+def test_replicas_agree_with_the_journal(steps: list[tuple[str, int]], limit: int) -> None:
+    journal, rows = MemoryJournal(), vectors(40)
+    early, spaces = StoreReplica(journal), (FACES, OTHERS)
+    living: dict[int, str] = {}
+    for number, (step, which) in enumerate(steps):
+        if step == "add" and which not in living:
+            journal.append([NewRecord(f"id{which}", spaces[which % 2], rows[which], name="first")])
+            living[which] = "first"
+        elif step == "delete":
+            journal.delete("face/default", [f"id{which}"])
+            living.pop(which, None)
+        elif step == "rename" and journal.update("face/default", f"id{which}", name=f"new{number}"):
+            living[which] = f"new{number}"
+        elif step == "compact":
+            early.compact()
+        if number % 7 == 0:
+            early.catch_up(limit)
+    late = StoreReplica(journal)
+    late.catch_up(limit)
+    for replica in (early, late):
+        agrees(replica, rows, living)
+
+
+def test_filters_by_name_and_labels() -> None:
+    journal, rows = MemoryJournal(), vectors(30)
+    journal.append(records(rows))
+    replica = StoreReplica(journal)
+    assert found(replica.search(FACES, rows[:1], 9, Filter(name="name2")))[0] != []
+    for chosen in (Filter("name2"), Filter(labels={"parity": "1"}), Filter("name2", {"parity": "1"})):
+        expected = {one.id for one in journal.listed(FACES.namespace, chosen, after=0, limit=99)}
+        assert set(found(replica.search(FACES, rows[:1], 30, chosen))[0]) == expected
+    assert len(found(replica.search(FACES, rows[:1], 30, Filter()))[0]) == 30
+    assert found(replica.search(FACES, rows[:2], 3, Filter("nobody"))) == [[], []]
+
+
+def test_updates_are_seen_at_once() -> None:
+    journal, rows = MemoryJournal(), vectors(3)
+    journal.append(records(rows))
+    replica = StoreReplica(journal)
+    replica.catch_up()
+    journal.update(FACES.namespace, "id2", name="Ada", labels={"site": "north"})
+    match = replica.search(FACES, rows[1:2], 1, Filter("Ada", {"site": "north"})).matches[0][0]
+    assert (match.stored.id, match.stored.name) == ("id2", "Ada")
+
+
+def test_an_unknown_space_has_no_matches_and_wrong_dimensions_are_refused() -> None:
+    journal, rows = MemoryJournal(), vectors(3)
+    replica = StoreReplica(journal)
+    assert replica.search(FACES, rows, 5).matches == [[], [], []]
+    journal.append(records(rows))
+    assert replica.search(OTHERS, vectors(2, 4), 5).matches == [[], []]
+    with pytest.raises(InvalidInput, match="16 dimensions, not 4"):
+        replica.search(FACES, vectors(1, 4), 5)
+
+
+def test_an_emptied_space_may_begin_again_with_another_dimension() -> None:
+    journal = MemoryJournal()
+    journal.append(records(vectors(3)))
+    replica = StoreReplica(journal)
+    replica.catch_up()
+    journal.delete(FACES.namespace, ["id1", "id2", "id3"])
+    journal.append(records(vectors(2, 4), 10))
+    assert found(replica.search(FACES, vectors(1, 4), 5))[0][0] == "id10"
+
+
+def test_what_is_deleted_while_names_are_read_makes_room_for_the_next() -> None:
+    journal, rows = Between(), vectors(1)
+    near = unit_rows(rows + np.linspace(0, 0.1, 10, dtype=np.float32)[:, None] * vectors(10, seed=1))
+    journal.append(records(near))
+    replica = StoreReplica(journal)
+    assert found(replica.search(FACES, rows, 3)) == [["id1", "id2", "id3"]]
+    journal.before_names = [
+        lambda: journal.delete(FACES.namespace, ["id4"]),
+        lambda: journal.delete(FACES.namespace, ["id1", "id3"]),
+    ]
+    assert found(replica.search(FACES, rows, 3)) == [["id2", "id5", "id6"]]
+    journal.before_names = [lambda: journal.delete(FACES.namespace, [f"id{one}" for one in range(1, 10)])]
+    assert found(replica.search(FACES, rows, 3)) == [["id10"]]
+
+
+def test_every_replica_finds_a_record_as_soon_as_it_is_written() -> None:
+    journal, rows = MemoryJournal(), vectors(60)
+    replicas = [StoreReplica(journal) for _ in range(3)]
+
+    def write_and_ask(number: int) -> bool:
+        journal.append(records(rows[number : number + 1], number))
+        answers = [one.search(FACES, rows[number : number + 1], 1) for one in replicas]
+        seen = [found(answer) == [[f"id{number}"]] for answer in answers]
+        if number % 3 == 0:
+            journal.delete(FACES.namespace, [f"id{number}"])
+            seen += [
+                [f"id{number}"] not in found(one.search(FACES, rows[number : number + 1], 1))
+                for one in replicas
+            ]
+        return all(seen)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(write_and_ask, range(60)))
+
+
+def test_searches_compaction_and_writes_side_by_side(tmp_path: Path) -> None:
+    """Records that stay are always found while others come and go."""
+    journal, rows, guests = MemoryJournal(), vectors(300), vectors(100, seed=1)
+    journal.append(records(rows))
+    replica, stop = StoreReplica(journal, snapshots=tmp_path), threading.Event()
+
+    def come_and_go() -> None:
+        try:
+            for number in range(0, 100, 5):
+                journal.append(records(guests[number : number + 5], 1000 + number))
+                journal.delete(FACES.namespace, [f"id{1000 + one}" for one in range(number, number + 4)])
+        finally:
+            stop.set()
+
+    def tidy() -> None:
+        while not stop.is_set():
+            replica.snapshot()
+            replica.compact()
+
+    def ask(first: int) -> None:
+        while not stop.is_set():
+            expected = [[f"id{one}"] for one in range(first + 1, first + 11)]
+            assert found(replica.search(FACES, rows[first : first + 10], 1)) == expected
+
+    with ThreadPoolExecutor(4) as pool:
+        for task in [pool.submit(come_and_go), pool.submit(tidy), pool.submit(ask, 0), pool.submit(ask, 200)]:
+            task.result()
+    assert replica.catch_up() == journal.head()
+    assert replica.sizes() == {FACES: 320}
+
+
+def test_a_start_reads_the_snapshot_and_the_rest(tmp_path: Path) -> None:
+    journal, rows = Counting(), vectors(30)
+    journal.append(records(rows[:20]))
+    assert StoreReplica(journal, snapshots=tmp_path).snapshot() == 20
+    journal.append(records(rows[20:], 21))
+    journal.delete(FACES.namespace, ["id5"])
+    journal.asked.clear()
+    again = StoreReplica(journal, snapshots=tmp_path)
+    assert found(again.search(FACES, rows[24:25], 1)) == [["id25"]]
+    assert "id5" not in found(again.search(FACES, rows[4:5], 40))[0]
+    assert [after for after, _ in journal.asked] == [20]
+    assert again.sizes() == {FACES: 29}
+
+
+def test_a_snapshot_is_written_only_after_changes(tmp_path: Path) -> None:
+    journal = MemoryJournal()
+    journal.append(records(vectors(3)))
+    replica = StoreReplica(journal, snapshots=tmp_path)
+    replica.snapshot()
+    before = sorted(tmp_path.iterdir())
+    replica.snapshot()
+    StoreReplica(journal, snapshots=tmp_path).snapshot()
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("damage", ["torn", "flipped", "foreign"])
+def test_without_a_good_snapshot_the_journal_is_read_from_its_beginning(
+    damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal, rows = Counting(), vectors(20)
+    journal.append(records(rows))
+    StoreReplica(journal, snapshots=tmp_path).snapshot()
+    path = next(tmp_path.rglob("0.index"))
+    content = bytearray(path.read_bytes())
+    if damage == "torn":
+        path.write_bytes(content[:-100])
+    elif damage == "flipped":
+        content[500] ^= 4
+        path.write_bytes(content)
+    else:
+        journal = Counting()
+        journal.append(records(rows[::-1].copy()))
+    journal.asked.clear()
+    with caplog.at_level(logging.WARNING, "presence.store"):
+        again = StoreReplica(journal, snapshots=tmp_path)
+        assert found(again.search(FACES, rows[:1], 1)) == [["id20" if damage == "foreign" else "id1"]]
+    assert journal.asked[0][0] == 0
+    assert "is not used" in caplog.text
+
+
+def test_a_journal_that_was_set_back_is_read_anew(caplog: pytest.LogCaptureFixture) -> None:
+    journal, rows = MemoryJournal(), vectors(20)
+    journal.append(records(rows))
+    replica = StoreReplica(journal)
+    replica.catch_up()
+    journal.__init__()  # type: ignore[misc] # as a backup that was made before the records
+    journal.append(records(rows[10:12], 50))
+    with caplog.at_level(logging.WARNING, "presence.store"):
+        assert found(replica.search(FACES, rows[:1], 20))[0] in (["id50", "id51"], ["id51", "id50"])
+    assert "built anew" in caplog.text
+
+
+def test_a_journal_that_contradicts_itself_is_told_of() -> None:
+    class Gap(MemoryJournal):
+        def head(self) -> int:
+            return super().head() + 1
+
+    journal = Gap()
+    journal.append(records(vectors(2)))
+    with pytest.raises(StoreCorrupt, match="nothing behind 2"):
+        StoreReplica(journal).catch_up()
+
+
+@pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf"])
+def test_deleted_embeddings_are_nowhere_after_compaction(kind: str, tmp_path: Path) -> None:
+    options = {
+        "flat": IndexOptions(),
+        "hnsw": IndexOptions(kind="hnsw", approximate_from=50),
+        "ivf": IndexOptions(kind="ivf", approximate_from=50),
+    }[kind]
+    journal, rows = MemoryJournal(), vectors(200)
+    journal.append(records(rows))
+    replica = StoreReplica(journal, options, tmp_path)
+    replica.snapshot()
+
+    def on_disk(row: int) -> bool:
+        files = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+        return any(rows[row].tobytes() in content for content in files)
+
+    assert on_disk(41)
+    journal.delete(FACES.namespace, ["id42"])
+    replica.compact()
+    assert not on_disk(41)
+    assert on_disk(40)
+    assert found(StoreReplica(journal, options, tmp_path).search(FACES, rows[40:41], 1)) == [["id41"]]
+
+
+def test_a_journal_that_is_away_is_told_of_or_answered_from_memory() -> None:
+    journal, rows, clock = MemoryJournal(), vectors(10), Clock()
+    journal.append(records(rows))
+    replica = StoreReplica(journal, remember=True, clock=clock)
+    assert replica.age_s is None
+    journal.available = False
+    with pytest.raises(StoreUnavailable):
+        replica.search(FACES, rows[:1], 1, allow_stale=True)
+    journal.available = True
+    replica.search(FACES, rows[:1], 1)
+    journal.delete(FACES.namespace, ["id10"])
+    clock.now += 5
+    replica.search(FACES, rows[:1], 1)
+    journal.available = False
+    clock.now += 12.5
+    with pytest.raises(StoreUnavailable):
+        replica.search(FACES, rows[:1], 1)
+    answer = replica.search(FACES, rows[2:3], 10, allow_stale=True)
+    assert answer.age_s == 12.5 == replica.age_s
+    assert answer.matches[0][0].stored.id == "id3"
+    assert len(answer.matches[0]) == 9
+    chosen = replica.search(FACES, rows[2:3], 10, Filter("name2", {"parity": "1"}), allow_stale=True)
+    assert found(chosen) == [["id7"]]
+    journal.available = True
+    assert replica.search(FACES, rows[2:3], 1, allow_stale=True).age_s == 0
+
+
+def test_a_replica_that_does_not_remember_gives_no_stale_answer() -> None:
+    journal, rows = MemoryJournal(), vectors(3)
+    journal.append(records(rows))
+    replica = StoreReplica(journal)
+    replica.catch_up()
+    journal.available = False
+    with pytest.raises(StoreUnavailable):
+        replica.search(FACES, rows, 1, allow_stale=True)
+
+
+def test_names_are_remembered_from_a_snapshot_too(tmp_path: Path) -> None:
+    journal, rows = MemoryJournal(), vectors(10)
+    journal.append(records(rows))
+    StoreReplica(journal, snapshots=tmp_path).snapshot()
+    journal.append(records(vectors(1, seed=9), 11))
+    replica = StoreReplica(journal, snapshots=tmp_path, remember=True)
+    replica.catch_up()
+    journal.available = False
+    assert len(replica.search(FACES, rows[:1], 20, allow_stale=True).matches[0]) == 11
+
+
+def test_no_snapshot_of_a_journal_that_is_away(tmp_path: Path) -> None:
+    journal = MemoryJournal()
+    journal.available = False
+    replica = StoreReplica(journal, snapshots=tmp_path)
+    for call in (replica.snapshot, replica.compact, replica.catch_up):
+        with pytest.raises(StoreUnavailable):
+            call()
+    assert list(tmp_path.iterdir()) == []
