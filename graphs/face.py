@@ -11,6 +11,7 @@ from engines.errors import LivenessUnavailable, NoFace, UnknownModel
 from engines.types import Box, Demographics, Image
 from graphs.clients import FaceAttributes, FaceDetector, FaceLiveness, FaceRecognizer
 from graphs.media import MediaReader
+from graphs.similarity import confidence, cosine_distance
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,15 +221,3 @@ def only(told: Demographics, actions: Sequence[str]) -> Demographics:
         gender=told.gender if "gender" in actions else None,
         emotion=told.emotion if "emotion" in actions else None,
     )
-
-
-def cosine_distance(one: np.ndarray, two: np.ndarray) -> float:
-    """1 - cosine of two unit vectors, 0..2."""
-    return float(np.clip(1.0 - np.dot(one, two), 0.0, 2.0))
-
-
-def confidence(distance: float, threshold: float) -> float:
-    """How far below the threshold a distance lies: 100 at 0, 0 at the threshold and beyond."""
-    if threshold <= 0:
-        return 0.0
-    return min(max((1.0 - distance / threshold) * 100.0, 0.0), 100.0)

@@ -29,8 +29,9 @@ from engines.errors import (
 from engines.face import fake
 from engines.face.model import FaceModel
 from engines.types import Box, Demographics, EngineOptions, Face, Image
-from graphs.face import FaceFlow, FaceNode, confidence, cosine_distance, only, wanted_heads
+from graphs.face import FaceFlow, FaceNode, only, wanted_heads
 from graphs.media import MediaReader, MediaRules
+from graphs.similarity import confidence, cosine_distance
 
 T = TypeVar("T")
 
