@@ -1,0 +1,291 @@
+"""The journal in SQL: SQLite for one machine, Postgres for a cluster."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
+
+from engines.errors import InvalidInput, StoreCorrupt
+from engines.store import Change, Filter, NewRecord, Positions, Space, Stored
+from engines.store.appending import Additions
+from engines.store.changes import changes
+from engines.store.database import Database
+from engines.store.group_commit import GroupCommit
+from engines.store.rows import check_filter, check_record, check_text, chunks, read_vector
+from engines.store.schema import EMBEDDINGS, HEAD, LABELS, LIVING, RECORDS, SPACES, TABLES, prepare
+from engines.store.verification import problems
+
+ERASE_WAIT_S = 5.0
+"""How long a deletion waits for readers of SQLite's log; later writes try again."""
+
+
+class SqlJournal:
+    """A `Journal` in a SQLite file or a Postgres database; see `Database` for the URL."""
+
+    def __init__(self, url: str) -> None:
+        """Makes the tables where there are none.
+
+        Raises ConfigurationError for a URL or a version of the tables that is not known,
+        StoreUnavailable when nothing answers, StoreCorrupt for a file that is no database.
+        """
+        self._database = Database(url)
+        self._appends = GroupCommit(self._append_calls)
+        self._log_is_clean = False
+        with ExitStack() as undo:
+            undo.callback(self._database.close)
+            prepare(self._database)
+            self._erase(wait_s=0.0)
+            undo.pop_all()
+
+    def append(self, records: Sequence[NewRecord]) -> list[int]:
+        """See `Journal`. Calls of several threads share a transaction; one that is refused fails alone."""
+        for record in records:
+            check_record(record)
+        return self._appends.append(records) if records else []
+
+    def _append_calls(self, calls: list[Sequence[NewRecord]]) -> list[list[int] | InvalidInput]:
+        with self._writing() as (connection, head):
+            additions = Additions(connection, head, calls)
+            outcomes = [additions.plan(call) for call in calls]
+            additions.write()
+        if not self._log_is_clean:
+            self._erase(wait_s=0.0)
+        return outcomes
+
+    def delete(self, namespace: str, ids: Sequence[str]) -> list[str]:
+        """See `Journal`. SQLite: the log is emptied too, so that no file holds what was erased."""
+        check_text("the namespace", namespace)
+        for record_id in ids:
+            check_text("the id", record_id)
+        with self._writing() as (connection, head):
+            found = _living(connection, namespace, list(dict.fromkeys(ids)))
+            if found:
+                _delete(connection, head, list(found.values()))
+        if found:
+            self._erase(ERASE_WAIT_S)
+        return list(found)
+
+    def update(
+        self,
+        namespace: str,
+        record_id: str,
+        *,
+        name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> bool:
+        """See `Journal`. What was replaced is erased as by a deletion."""
+        check_text("the id", record_id)
+        check_filter(namespace, Filter(name, labels or {}))
+        with self._writing() as (connection, _):
+            found = _living(connection, namespace, [record_id])
+            if not found:
+                return False
+            position = found[record_id]
+            if name is not None:
+                connection.execute(update(RECORDS).where(RECORDS.c.position == position).values(name=name))
+            if labels is not None:
+                connection.execute(delete(LABELS).where(LABELS.c.position == position))
+                rows = [{"position": position, "key": k, "value": v} for k, v in labels.items()]
+                if rows:
+                    connection.execute(insert(LABELS), rows)
+        self._erase(ERASE_WAIT_S)
+        return True
+
+    def _erase(self, wait_s: float) -> None:
+        self._log_is_clean = self._database.empty_log(wait_s)
+
+    @contextmanager
+    def _writing(self) -> Iterator[tuple[Connection, int]]:
+        """A transaction that holds the lock of the journal to its commit, and the newest position."""
+        with self._database.writing() as connection:
+            yield connection, _only(connection, select(HEAD.c.position).with_for_update())
+
+    def head(self) -> int:
+        """See `Journal`."""
+        with self._database.reading() as connection:
+            return _only(connection, select(HEAD.c.position))
+
+    def changes(self, after: int, limit: int) -> list[Change]:
+        """See `Journal`. Raises StoreCorrupt for a step that is missing or damaged."""
+        with self._database.reading() as connection:
+            return changes(connection, max(after, 0), limit)
+
+    def stored(self, positions: Sequence[int]) -> dict[int, Stored]:
+        """See `Journal`."""
+        found: dict[int, Stored] = {}
+        with self._database.reading() as connection:
+            for chunk in chunks(positions):
+                chosen = select(RECORDS.c.position).where(RECORDS.c.position.in_(chunk), LIVING)
+                found |= {record.position: record for record in _records(connection, chosen)}
+        return found
+
+    def get(self, namespace: str, record_id: str) -> Stored | None:
+        """See `Journal`."""
+        check_text("the namespace", namespace)
+        check_text("the id", record_id)
+        chosen = select(RECORDS.c.position).where(
+            RECORDS.c.namespace == namespace, RECORDS.c.id == record_id, LIVING
+        )
+        with self._database.reading() as connection:
+            return next(iter(_records(connection, chosen)), None)
+
+    def listed(self, namespace: str, chosen: Filter, *, after: int, limit: int) -> list[Stored]:
+        """See `Journal`."""
+        page = (
+            select(RECORDS.c.position)
+            .where(*_matches(namespace, chosen), RECORDS.c.position > after)
+            .order_by(RECORDS.c.position)
+            .limit(limit)
+        )
+        with self._database.reading() as connection:
+            return _records(connection, page)
+
+    def count(self, namespace: str, chosen: Filter) -> int:
+        """See `Journal`."""
+        if chosen == Filter():
+            check_text("the namespace", namespace)
+            query = select(func.sum(SPACES.c.living)).where(SPACES.c.namespace == namespace)
+        else:
+            query = select(func.count()).select_from(RECORDS).where(*_matches(namespace, chosen))
+        with self._database.reading() as connection:
+            return int(connection.execute(query).scalar_one() or 0)
+
+    def matching(self, space: Space, chosen: Filter) -> Positions:
+        """See `Journal`. Ascending."""
+        check_text("the model", space.model)
+        model = select(SPACES.c.id).where(
+            SPACES.c.namespace == space.namespace, SPACES.c.model == space.model
+        )
+        query = select(RECORDS.c.position).where(
+            *_matches(space.namespace, chosen), RECORDS.c.space_id == model.scalar_subquery()
+        )
+        with self._database.reading() as connection:
+            return np.sort(np.array(connection.execute(query).scalars().all(), dtype=np.int64))
+
+    def embeddings(self, positions: Sequence[int]) -> dict[int, NDArray[np.float32]]:
+        """See `Journal`. Raises StoreCorrupt for one that is damaged."""
+        found: dict[int, NDArray[np.float32]] = {}
+        with self._database.reading() as connection:
+            for chunk in chunks(positions):
+                query = select(EMBEDDINGS).where(EMBEDDINGS.c.position.in_(chunk))
+                for row in connection.execute(query).all():
+                    found[row.position] = read_vector(row.position, row.vector, row.checksum)
+        return found
+
+    def spaces(self) -> dict[Space, tuple[int, int]]:
+        """See `Journal`. A space in which nothing lives has no dimension and is left out."""
+        with self._database.reading() as connection:
+            rows = connection.execute(select(SPACES).where(SPACES.c.living > 0).order_by(SPACES.c.id)).all()
+        return {Space(row.namespace, row.model): (row.dim, row.living) for row in rows}
+
+    def verify(self) -> list[str]:
+        """What is wrong with the database, one sentence each; reads all of it."""
+        found: list[str] = []
+        try:
+            with self._database.snapshot() as connection:
+                found.extend(problems(connection))
+        except StoreCorrupt as error:
+            found.append(error.message)
+        return found
+
+    def compact(self) -> None:
+        """Gives the space of deleted records back; calls of others may wait while it runs.
+
+        Raises StoreUnavailable when a reader does not end, and StoreFull: SQLite needs room for a copy.
+        """
+        self._database.rewrite([table.name for table in TABLES.sorted_tables])
+        self._log_is_clean = True
+
+    def close(self) -> None:
+        """See `Journal`. No other method may be called afterwards."""
+        self._database.close()
+
+
+def _only(connection: Connection, query: Select[int]) -> int:
+    found = connection.execute(query).scalars().all()
+    if len(found) != 1:
+        raise StoreCorrupt("the journal does not know its newest position: restore a backup of the store")
+    return found[0]
+
+
+def _living(connection: Connection, namespace: str, ids: Sequence[str]) -> dict[str, int]:
+    """Positions by id, in the order of ids."""
+    found: dict[str, int] = {}
+    for chunk in chunks(ids):
+        query = select(RECORDS.c.id, RECORDS.c.position).where(
+            RECORDS.c.namespace == namespace, RECORDS.c.id.in_(chunk), LIVING
+        )
+        found |= {row.id: row.position for row in connection.execute(query)}
+    return {record_id: found[record_id] for record_id in ids if record_id in found}
+
+
+def _delete(connection: Connection, head: int, positions: Sequence[int]) -> None:
+    """Erases living records; each takes one of the positions behind head."""
+    for chunk in chunks(positions):
+        counts = (
+            select(RECORDS.c.space_id, func.count())
+            .where(RECORDS.c.position.in_(chunk))
+            .group_by(RECORDS.c.space_id)
+        )
+        for space_id, count in connection.execute(counts).all():
+            fewer = update(SPACES).where(SPACES.c.id == space_id)
+            connection.execute(fewer.values(living=SPACES.c.living - count))
+        connection.execute(delete(LABELS).where(LABELS.c.position.in_(chunk)))
+        connection.execute(delete(EMBEDDINGS).where(EMBEDDINGS.c.position.in_(chunk)))
+    erased = update(RECORDS).where(RECORDS.c.position == bindparam("record"))
+    connection.execute(
+        erased.values(id=None, name="", value=None, deleted_position=bindparam("step")),
+        [{"record": record, "step": step} for step, record in enumerate(positions, start=head + 1)],
+    )
+    connection.execute(update(HEAD).values(position=head + len(positions)))
+
+
+def _matches(namespace: str, chosen: Filter) -> list[ColumnElement[bool]]:
+    check_filter(namespace, chosen)
+    conditions = [RECORDS.c.namespace == namespace, LIVING]
+    if chosen.name is not None:
+        conditions.append(RECORDS.c.name == chosen.name)
+    for key, value in chosen.labels.items():
+        labelled = select(LABELS.c.position).where(LABELS.c.key == key, LABELS.c.value == value)
+        conditions.append(RECORDS.c.position.in_(labelled))
+    return conditions
+
+
+def _records(connection: Connection, chosen: Select[int]) -> list[Stored]:
+    """The records at the chosen positions, ascending, read with their labels in one statement."""
+    query = (
+        select(RECORDS, SPACES.c.model, SPACES.c.dim, LABELS.c.key, LABELS.c.value.label("label"))
+        .select_from(RECORDS.join(SPACES).outerjoin(LABELS))
+        .where(RECORDS.c.position.in_(chosen))
+        .order_by(RECORDS.c.position)
+    )
+    found: dict[int, Stored] = {}
+    labels: dict[int, dict[str, str]] = {}
+    for row in connection.execute(query).all():
+        if row.position not in found:
+            labels[row.position] = {}
+            found[row.position] = Stored(
+                row.position,
+                row.id,
+                Space(row.namespace, row.model),
+                row.dim,
+                row.name,
+                labels[row.position],
+                row.value,
+                row.created_at,
+            )
+        if row.key is not None:
+            labels[row.position][row.key] = row.label
+    return list(found.values())

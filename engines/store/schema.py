@@ -1,0 +1,162 @@
+"""The tables of the journal and how a database comes to have them.
+
+Migrations are numbered from 1; a database holds the number of the newest one it went through.
+"""
+
+from collections.abc import Callable
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    inspect,
+    select,
+    update,
+)
+
+from engines.errors import ConfigurationError, StoreCorrupt
+from engines.store.database import Database
+
+TABLES = MetaData()
+POSITION = BigInteger().with_variant(Integer, "sqlite")  # SQLite: the key of the row itself
+
+META = Table("meta", TABLES, Column("schema_version", Integer, nullable=False))
+"""One row."""
+
+HEAD = Table("head", TABLES, Column("position", POSITION, nullable=False))
+"""One row: the newest position. Whoever writes holds its lock to the commit."""
+
+SPACES = Table(
+    "spaces",
+    TABLES,
+    Column("id", Integer, primary_key=True),
+    Column("namespace", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("dim", Integer, nullable=False),
+    Column("living", Integer, nullable=False),
+    UniqueConstraint("namespace", "model"),
+)
+"""dim: of every living record; free again when there is none. living: how many there are."""
+
+RECORDS = Table(
+    "records",
+    TABLES,
+    Column("position", POSITION, primary_key=True, autoincrement=False),
+    Column("space_id", Integer, ForeignKey("spaces.id"), nullable=False),
+    Column("namespace", Text, nullable=False),
+    Column("id", Text),
+    Column("name", Text, nullable=False),
+    Column("value", Text),
+    Column("created_at", Double, nullable=False),
+    Column("deleted_position", POSITION),
+)
+"""namespace: that of the space. A deleted record has a deleted_position, and no id, name or value."""
+
+LIVING = RECORDS.c.deleted_position.is_(None)
+DELETED = RECORDS.c.deleted_position.is_not(None)
+
+Index(
+    "records_id",
+    RECORDS.c.namespace,
+    RECORDS.c.id,
+    unique=True,
+    sqlite_where=LIVING,
+    postgresql_where=LIVING,
+)
+Index(
+    "records_listed",
+    RECORDS.c.namespace,
+    RECORDS.c.position,
+    sqlite_where=LIVING,
+    postgresql_where=LIVING,
+)
+Index(
+    "records_name",
+    RECORDS.c.namespace,
+    RECORDS.c.name,
+    RECORDS.c.position,
+    sqlite_where=LIVING,
+    postgresql_where=LIVING,
+)
+Index(
+    "records_deleted",
+    RECORDS.c.deleted_position,
+    unique=True,
+    sqlite_where=DELETED,
+    postgresql_where=DELETED,
+)
+
+EMBEDDINGS = Table(
+    "embeddings",
+    TABLES,
+    Column("position", POSITION, ForeignKey("records.position"), primary_key=True, autoincrement=False),
+    Column("vector", LargeBinary, nullable=False),
+    Column("checksum", BigInteger, nullable=False),
+)
+"""Of living records only, beside their rows so that lists and filters read none of it.
+
+vector: float32, little endian. checksum: see `engines.store.rows.checksum`.
+"""
+
+LABELS = Table(
+    "labels",
+    TABLES,
+    Column("position", POSITION, ForeignKey("records.position"), primary_key=True, autoincrement=False),
+    Column("key", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""Of living records only."""
+
+Index("labels_value", LABELS.c.key, LABELS.c.value, LABELS.c.position)
+
+
+def _create(connection: Connection) -> None:
+    TABLES.create_all(connection, checkfirst=False)
+    connection.execute(META.insert().values(schema_version=0))
+    connection.execute(HEAD.insert().values(position=0))
+
+
+MIGRATIONS: list[Callable[[Connection], None]] = [_create]
+"""Each brings a database from the version before to its own; all run under the lock of the schema."""
+
+
+def _version(connection: Connection) -> int:
+    if not inspect(connection).has_table(META.name):
+        return 0
+    versions = connection.execute(select(META.c.schema_version)).scalars().all()
+    if len(versions) != 1 or not isinstance(versions[0], int):
+        raise StoreCorrupt("the journal does not say which version its tables have; restore a backup")
+    return versions[0]
+
+
+def prepare(database: Database) -> None:
+    """Brings the tables to the newest version; of many processes that open at once, one does.
+
+    Raises ConfigurationError when the tables are of a version that this code does not know.
+    """
+    newest = len(MIGRATIONS)
+    database.use_log()
+    with database.reading() as connection:
+        found = _version(connection)
+    if found < newest:
+        with database.migrating() as connection:
+            found = _version(connection)
+            for migrate in MIGRATIONS[found:]:
+                migrate(connection)
+            if found < newest:
+                connection.execute(update(META).values(schema_version=newest))
+    if found > newest:
+        raise ConfigurationError(
+            f"{database.name} has tables of version {found} and this program knows versions up to {newest}: "
+            "start a newer presence, or name another database"
+        )
