@@ -138,7 +138,11 @@ class ModelFile(Settings):
     @property
     def capability(self) -> str:
         """What the model is for, such as "face". Raises ConfigurationError for an unknown backend."""
-        return registry.capability(self.engine)
+        engine = self.engine
+        try:
+            return registry.capability(engine)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"model {self.name}: {error.message}") from None
 
     def replicas(self, role: Role) -> Replicas:
         """What Ray gives one part."""
