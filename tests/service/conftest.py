@@ -2,12 +2,14 @@
 
 import base64
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 import httpx
 import numpy as np
 import onnx
+import psutil  # type: ignore[import-untyped] # it ships without types
 import pytest
 import yaml
 from onnx import TensorProto, helper, numpy_helper
@@ -174,6 +177,46 @@ def random_sface(path: Path) -> None:
         [numpy_helper.from_array(weights, "w")],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+
+
+@pytest.fixture(scope="session")
+def serve_with(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[dict[str, Any]], AbstractContextManager[Service]]:
+    """Starts one more `presence serve` with this config and no installed models; stops it at the end."""
+
+    def started(config: dict[str, Any]) -> AbstractContextManager[Service]:
+        directory = tmp_path_factory.mktemp("own")
+        path, models = directory / "config.yaml", directory / "models"
+        path.write_text(yaml.safe_dump(config))
+        return contextmanager(running)(["--config", str(path), "--models-dir", str(models)], directory)
+
+    return started
+
+
+REPLICA = re.compile(r"ray::ServeReplica:presence:(Gateway|[\w-]+\.[a-z]+)")
+
+
+def process_title(process: psutil.Process) -> str:
+    """What Ray calls the process; for the time of a health check it takes another name."""
+    try:
+        while (title := " ".join(process.cmdline())).rstrip().endswith(".check_health"):
+            time.sleep(0.02)  # nothing announces its end
+    except psutil.NoSuchProcess:
+        return ""
+    return title
+
+
+@pytest.fixture(scope="session")
+def replicas() -> Callable[[int], dict[int, str]]:
+    """The deployment of each replica process, by process id, below the command with that process id."""
+
+    def found(command: int) -> dict[int, str]:
+        children = psutil.Process(command).children(recursive=True)
+        titles = {child.pid: process_title(child) for child in children}
+        return {pid: match[1] for pid, title in titles.items() if (match := REPLICA.match(title))}
+
+    return found
 
 
 @pytest.fixture(scope="session")

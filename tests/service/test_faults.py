@@ -1,0 +1,171 @@
+"""Replicas killed under load: what clients see, and that the service mends itself.
+
+The time to recover is a property of each test in pytest's JUnit report (`--junitxml`).
+"""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any, Protocol
+
+import httpx
+import pytest
+
+pytestmark = pytest.mark.service
+
+CLIENTS = 8
+RECOVERY_S = 90
+"""Far more than it takes; a service that stays broken fails the test."""
+
+Picture = Callable[[Path], str]
+Replicas = Callable[[int], dict[int, str]]
+Record = Callable[[str, object], None]
+
+
+class Service(Protocol):
+    """The running service, as the fixture describes it."""
+
+    url: str
+    pid: int
+    key: str
+
+
+@pytest.fixture(scope="module")
+def requests(shared: Path, picture: Picture) -> list[tuple[str, dict[str, Any]]]:
+    """Route and body of requests that together use every part of the model."""
+    faces = shared / "media" / "faces"
+    one, two = (picture(path) for path in sorted((faces / "lfw" / "John_Kerry").glob("*.jpg"))[:2])
+    group = picture(faces / "groups" / "t1.jpg")
+    return [
+        ("/v1/face/verify", {"model": "mini", "img1": one, "img2": two, "anti_spoofing": True}),
+        ("/v1/face/analyze", {"model": "mini", "img": group, "anti_spoofing": True}),
+        ("/v1/face/embed", {"model": "mini", "img": two}),
+    ]
+
+
+class Load:
+    """CLIENTS clients that send one request after another; `outcomes` is an answer or an error each."""
+
+    def __init__(self, client: httpx.AsyncClient, requests: list[tuple[str, dict[str, Any]]]) -> None:
+        self.outcomes: list[httpx.Response | httpx.HTTPError] = []
+        self._client = client
+        self._requests = requests
+        self._numbers = count()
+        self._changed = asyncio.Condition()
+        self._over = False
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Clients send while the block runs; at its end each gets its last answer."""
+        async with asyncio.TaskGroup() as clients:
+            for _ in range(CLIENTS):
+                clients.create_task(self._one_client())
+            try:
+                yield
+            finally:
+                self._over = True
+
+    async def more(self, outcomes: int) -> None:
+        """Waits until that many more requests have ended."""
+        target = len(self.outcomes) + outcomes
+        async with self._changed:
+            await self._changed.wait_for(lambda: len(self.outcomes) >= target)
+
+    async def _one_client(self) -> None:
+        while not self._over:
+            path, body = self._requests[next(self._numbers) % len(self._requests)]
+            outcome: httpx.Response | httpx.HTTPError
+            try:
+                outcome = await self._client.post(path, json=body)
+            except httpx.HTTPError as error:
+                outcome = error
+            async with self._changed:
+                self.outcomes.append(outcome)
+                self._changed.notify_all()
+
+
+async def killed_under_load(
+    service: Service, replicas: Replicas, requests: list[tuple[str, dict[str, Any]]], deployment: str
+) -> tuple[list[httpx.Response | httpx.HTTPError], float]:
+    """Outcomes of the load, and the seconds from the kill until all is good again with a new replica."""
+
+    def of_deployment() -> set[int]:
+        return {pid for pid, name in replicas(service.pid).items() if name == deployment}
+
+    headers = {"x-api-key": service.key}
+    async with httpx.AsyncClient(
+        base_url=service.url, headers=headers, timeout=120, trust_env=False
+    ) as client:
+        load = Load(client, requests)
+        async with asyncio.timeout(RECOVERY_S), load.running():
+            await load.more(2 * CLIENTS)
+            (victim,) = of_deployment()
+            os.kill(victim, signal.SIGKILL)
+            killed_at = time.monotonic()
+            while not (of_deployment() - {victim} and await all_good(client, requests)):
+                await load.more(1)
+            recovered_after = time.monotonic() - killed_at
+        return load.outcomes, recovered_after
+
+
+async def all_good(client: httpx.AsyncClient, requests: list[tuple[str, dict[str, Any]]]) -> bool:
+    """Ready, and each kind of request answered."""
+    try:
+        if (await client.get("/readyz")).status_code != 200:
+            return False
+        return all([(await client.post(path, json=body)).status_code == 200 for path, body in requests])
+    except httpx.HTTPError:
+        return False
+
+
+def assert_asks_to_come_back(answer: httpx.Response) -> None:
+    assert answer.status_code == 503, answer.text
+    assert int(answer.headers["retry-after"]) >= 1
+    assert answer.json()["error"]["code"] == 503
+
+
+@pytest.mark.parametrize("part", ["detector", "recognizer", "attributes", "liveness"])
+async def test_a_killed_model_replica_costs_a_503_at_most(
+    service: Service,
+    replicas: Replicas,
+    requests: list[tuple[str, dict[str, Any]]],
+    part: str,
+    record_property: Record,
+) -> None:
+    before = replicas(service.pid)
+
+    outcomes, recovered_after = await killed_under_load(service, replicas, requests, f"mini.{part}")
+
+    record_property("recovered_after_s", round(recovered_after, 1))
+    answers = [outcome for outcome in outcomes if isinstance(outcome, httpx.Response)]
+    refused = [answer for answer in answers if answer.status_code != 200]
+    record_property("refused", len(refused))
+    assert len(answers) == len(outcomes), [error for error in outcomes if error not in answers]
+    for answer in refused:
+        assert_asks_to_come_back(answer)
+    after = replicas(service.pid)
+    assert sorted(after.values()) == sorted(before.values())
+    assert len(set(before) - set(after)) == 1, "only the one that was killed is replaced"
+
+
+async def test_a_killed_gateway_costs_the_requests_that_it_held(
+    service: Service,
+    replicas: Replicas,
+    requests: list[tuple[str, dict[str, Any]]],
+    record_property: Record,
+) -> None:
+    outcomes, recovered_after = await killed_under_load(service, replicas, requests, "Gateway")
+
+    record_property("recovered_after_s", round(recovered_after, 1))
+    cut = [outcome for outcome in outcomes if isinstance(outcome, httpx.HTTPError)]
+    record_property("cut", len(cut))
+    assert all(isinstance(error, httpx.RemoteProtocolError | httpx.ReadError) for error in cut), cut
+    assert len(cut) <= CLIENTS, "one for each connection: what comes after the kill waits and is answered"
+    for outcome in outcomes:
+        if isinstance(outcome, httpx.Response) and outcome.status_code != 200:
+            assert_asks_to_come_back(outcome)
