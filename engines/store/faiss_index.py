@@ -1,8 +1,9 @@
 """Vectors of one space in FAISS, found by their position in the journal.
 
-A row of the FAISS index belongs to the position of the same row in an ascending array. A removed row of
-a flat index is overwritten with NaN at once: no comparison with NaN holds, so it is never among the best,
-and nothing of its embedding stays. HNSW and IVF rows are masked in searches. Both leave with compaction.
+A row of the FAISS index belongs to the position of the same row in an ascending array. A removed row is
+overwritten at once, so that nothing of its embedding stays in memory or gets into a file: with NaN where
+rows are compared one by one (no comparison with NaN holds, so it is never among the best), with zeros in
+a graph, which leads past it. Removed rows leave in bulk with compaction.
 """
 
 import json
@@ -116,22 +117,18 @@ class FaissIndex:
             self._rebuild()
 
     def remove(self, positions: Positions) -> None:
-        """Removes records; unknown positions are ignored. None of them is ever found again.
-
-        An hnsw index keeps their vectors in memory until it is compacted."""
+        """Removes records and erases their vectors; unknown positions are ignored."""
         rows = self._rows(positions)
         if not len(rows):
             return
         self._alive[rows] = False
         self._on_gpu = None
-        if self._is_flat():
-            codes = faiss.rev_swig_ptr(self._index.codes.data(), self._index.codes.size())
-            codes.reshape(len(self._alive), -1)[rows] = 0xFF  # all bits set: NaN in fp32 and in fp16
+        self._erase(rows)
         if len(self._alive) - len(self) > DEAD_SHARE * len(self._alive):
             self.compact()
 
     def compact(self) -> None:
-        """Nothing of a removed record stays. An approximate index is built anew, which takes long."""
+        """Gives back the rows of removed records. An approximate index is built anew, which takes long."""
         if self._alive.all():
             return
         if self._is_flat():
@@ -162,12 +159,13 @@ class FaissIndex:
         return self._filled(*self._nearest(queries, count, rows), k)
 
     def save(self, path: Path) -> None:
-        """Writes the index, compacted first: nothing of a removed record is in the file. Raises OSError."""
-        self.compact()
-        head = {"dim": self.dim, "count": len(self), "kind": self._options.kind, "trained": self._trained_on}
+        """Writes the index; nothing of a removed record's vector is in the file. Raises OSError."""
+        count = len(self._positions)
+        head = {"dim": self.dim, "count": count, "kind": self._options.kind, "trained": self._trained_on}
         with written(path) as write:
             write(json.dumps(head).encode() + b"\n")
             write(self._positions.astype("<i8").tobytes())
+            write(self._alive.tobytes())
             faiss.write_index(self._index, faiss.PyCallbackIOWriter(write))
 
     @classmethod
@@ -178,12 +176,12 @@ class FaissIndex:
                 head = json.loads(file.readline())
                 loaded = cls(head["dim"], options)
                 loaded._positions = np.frombuffer(file.read(8 * head["count"]), "<i8").astype(np.int64)
+                loaded._alive = np.frombuffer(file.read(head["count"]), np.bool_).copy()
                 loaded._index = faiss.read_index(faiss.PyCallbackIOReader(file.read))
                 loaded._trained_on = head["trained"]
             except (ValueError, KeyError, RuntimeError) as problem:
                 raise StoreCorrupt(f"{path.name} is no index of this version") from problem
-        loaded._alive = np.ones(len(loaded._positions), np.bool_)
-        loaded._last = int(loaded._positions[-1]) if len(loaded) else -1
+        loaded._last = int(loaded._positions[-1]) if len(loaded._positions) else -1
         if head["kind"] != loaded._options.kind or loaded._outgrown():
             loaded._rebuild()
         return loaded
@@ -210,6 +208,20 @@ class FaissIndex:
 
     def _is_flat(self) -> bool:
         return isinstance(self._index, faiss.IndexFlatCodes)
+
+    def _erase(self, rows: Rows) -> None:
+        """Overwrites vectors where they lie."""
+        if isinstance(self._index, faiss.IndexIVF):
+            nothing = np.full(self._index.code_size, 0xFF, np.uint8)
+            places = faiss.rev_swig_ptr(self._index.direct_map.array.data(), len(self._alive))
+            for row, place in zip(rows.tolist(), places[rows].tolist(), strict=True):
+                number, offset = place >> 32, place & 0xFFFFFFFF
+                self._index.invlists.update_entry(number, offset, row, faiss.swig_ptr(nothing))
+            return
+        flat = self._is_flat()
+        codes = (self._index if flat else faiss.downcast_index(self._index.storage)).codes
+        values = faiss.rev_swig_ptr(codes.data(), codes.size()).reshape(len(self._alive), -1)
+        values[rows] = 0xFF if flat else 0  # all bits set: NaN in fp32 and in fp16
 
     def _is_half(self) -> bool:
         return isinstance(self._index, faiss.IndexScalarQuantizer)

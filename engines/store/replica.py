@@ -142,12 +142,13 @@ class StoreReplica:
                 self._write_snapshot(keep=2)
             return position
 
-    def compact(self) -> None:
-        """Nothing of what is deleted by now stays in memory or in any snapshot. Raises as `snapshot`."""
+    def purge(self) -> None:
+        """Nothing of what is deleted by now stays in memory or in any snapshot. Raises as `snapshot`.
+
+        Indexes erase what they remove; this replaces all older snapshots by one of this moment.
+        """
         with self._lock:
             self.catch_up()
-            for index in self._indexes.values():
-                index.compact()
             if self._snapshots is not None:
                 self._write_snapshot(keep=1)
 
