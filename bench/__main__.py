@@ -74,18 +74,19 @@ class Point:
     def bare(self) -> report.Bare:
         """The floor over all rounds."""
         took = [one for each in self.alone for one in each.took_ms]
-        rate = sum(one.rate for each in self.together for one in each) / len(self.together)
+        loops = [one for each in self.together for one in each]
+        rate = sum(one.rate for one in loops) / len(self.together)
         return report.Bare(
             model=self.model,
             route=self.route,
             processes=len(self.together[0]),
-            requests=len(took) + sum(len(one.took_ms) for each in self.together for one in each),
+            requests=len(took) + sum(len(one.took_ms) for one in loops),
             median_ms=median(took),
             requests_per_s=rate,
             faces_per_s=rate * self._faces(),
             cpu_ms=sum(each.cpu_s for each in self.alone) / len(took) * 1000,
-            cores=sum(one.cpu_s / one.elapsed_s for each in self.together for one in each)
-            / len(self.together),
+            cores=sum(one.cores for one in loops) / len(self.together),
+            quiet=min(one.cores for one in (*loops, *self.alone)) >= report.QUIET,
         )
 
     def served(self) -> list[report.Served]:

@@ -131,6 +131,11 @@ class Loop:
         """Requests a second."""
         return len(self.took_ms) / self.elapsed_s
 
+    @property
+    def cores(self) -> float:
+        """CPU time over time: 1 where nothing else wanted the core."""
+        return self.cpu_s / self.elapsed_s
+
 
 def loop(bare: BareEngine, task: Task) -> Loop:
     """Runs the task here."""

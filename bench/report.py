@@ -63,6 +63,7 @@ class Bare:
     """The bare engine loop. median_ms: one request in one process; requests_per_s: in `processes` of them.
 
     cpu_ms: CPU time a request, in one process. cores: what all processes together got, at best one each.
+    quiet: whether every loop got at least QUIET of its core, so that nothing else disturbed it.
     """
 
     model: str
@@ -74,6 +75,7 @@ class Bare:
     faces_per_s: float
     cpu_ms: float
     cores: float
+    quiet: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ class Verdict:
 
     ratios: throughput over bare, by concurrency. cpu_ratio: CPU time of a bare request over that of one
     served at RATIO_CONCURRENCY, clients left out; other work on the machine hardly changes it.
+    quiet: whether the bare loop was undisturbed; without that nothing is said to hold.
     """
 
     model: str
@@ -89,17 +92,18 @@ class Verdict:
     ratios: dict[int, float]
     added_ms: float | None
     cpu_ratio: float | None
+    quiet: bool
 
     @property
     def throughput_holds(self) -> bool | None:
-        """Whether the ratio is reached; None: not measured at that concurrency."""
+        """Whether the ratio is reached; None: not measured at that concurrency, or disturbed."""
         ratio = self.ratios.get(RATIO_CONCURRENCY)
-        return None if ratio is None else ratio >= RATIO_WANTED
+        return None if ratio is None or not self.quiet else ratio >= RATIO_WANTED
 
     @property
     def latency_holds(self) -> bool | None:
-        """Whether the median at one request at a time is near enough; None: not measured."""
-        return None if self.added_ms is None else self.added_ms <= ADDED_WANTED_MS
+        """Whether the median at one request at a time is near enough; None: not measured, or disturbed."""
+        return None if self.added_ms is None or not self.quiet else self.added_ms <= ADDED_WANTED_MS
 
 
 def verdicts(served: Sequence[Served], bare: Sequence[Bare]) -> list[Verdict]:
@@ -111,7 +115,7 @@ def verdicts(served: Sequence[Served], bare: Sequence[Bare]) -> list[Verdict]:
         alone = [row.p50_ms - floor.median_ms for row in ours if row.concurrency == 1]
         cpu = [floor.cpu_ms / row.cpu_ms for row in ours if row.concurrency == RATIO_CONCURRENCY]
         added, cpu_ratio = (values[0] if values else None for values in (alone, cpu))
-        made.append(Verdict(floor.model, floor.route, ratios, added, cpu_ratio))
+        made.append(Verdict(floor.model, floor.route, ratios, added, cpu_ratio, floor.quiet))
     return made
 
 
@@ -246,13 +250,11 @@ def _add_served(made: Table, row: Served) -> None:
 
 
 def _caption(report: Report) -> str:
-    facts = report.machine
-    got = min(floor.cores / floor.processes for floor in report.bare)
-    busy = (
-        f"[red]The machine was busy: the bare loop got {got:.0%} of its cores.[/red] " if got < QUIET else ""
-    )
+    facts, disturbed = report.machine, sum(not floor.quiet for floor in report.bare)
+    busy = f"[red]The machine was busy: {disturbed} of {len(report.bare)} bare loops were disturbed.[/red] "
     return (
-        f"{busy}{facts['cores']} cores of {facts['cpu']}, load average {facts['load_average']} at first. "
+        f"{busy if disturbed else ''}{facts['cores']} cores of {facts['cpu']}, "
+        f"load average {facts['load_average']} before the run. "
         "bare: median of one request in one process, throughput of all processes. CPU ms: of one request. "
         "cores: CPU time over time, service and client. client: the load generator's part of it."
     )
@@ -284,7 +286,7 @@ def _verdict_table(report: Report) -> Table:
 
 
 def _word(holds: bool | None) -> str:
-    return {None: "not measured", True: "[green]holds[/green]", False: "[red]does not hold[/red]"}[holds]
+    return {None: "not told", True: "[green]holds[/green]", False: "[red]does not hold[/red]"}[holds]
 
 
 def chart(report: Report, path: Path) -> None:

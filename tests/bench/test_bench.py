@@ -54,6 +54,7 @@ def test_rounds_are_summed() -> None:
     assert bare.faces_per_s == pytest.approx(60)
     assert bare.cpu_ms == pytest.approx(20)
     assert bare.cores == pytest.approx(0.6)
+    assert bare.quiet is False
     assert row.cores == pytest.approx(0.3)
     assert (row.concurrency, row.requests, row.errors) == (8, 3, {"503": 1})
     assert row.requests_per_s == pytest.approx(1.5)
@@ -62,6 +63,11 @@ def test_rounds_are_summed() -> None:
     assert row.cpu_ms == pytest.approx(100)
     assert row.client_cpu == pytest.approx(0.1)
     assert row.cpu_by_process == pytest.approx({"Gateway": 50, "haproxy": 50})
+
+
+def test_a_floor_is_quiet_when_every_loop_had_its_core() -> None:
+    point = Point("m", "embed", alone=[Loop((10.0,), 1, 1.0, 0.96)], together=[[Loop((10.0,), 1, 1.0, 1.0)]])
+    assert point.bare().quiet is True
 
 
 def test_a_service_that_answers_nothing_is_reported_too() -> None:

@@ -33,7 +33,16 @@ def served(concurrency: int, rate: float, p50: float, errors: dict[str, int] | N
 
 
 FLOOR = Bare(
-    "m", "verify", 2, 80, median_ms=40.0, requests_per_s=50.0, faces_per_s=100.0, cpu_ms=4.5, cores=1.99
+    "m",
+    "verify",
+    2,
+    80,
+    median_ms=40.0,
+    requests_per_s=50.0,
+    faces_per_s=100.0,
+    cpu_ms=4.5,
+    cores=1.99,
+    quiet=True,
 )
 
 
@@ -54,14 +63,23 @@ def test_percentile_of_nothing_does_not_exist() -> None:
 
 def test_a_verdict_compares_throughput_and_the_median_with_the_floor() -> None:
     other = Bare(
-        "m", "embed", 2, 80, median_ms=4.0, requests_per_s=500.0, faces_per_s=500.0, cpu_ms=3.9, cores=2.0
+        "m",
+        "embed",
+        2,
+        80,
+        median_ms=4.0,
+        requests_per_s=500.0,
+        faces_per_s=500.0,
+        cpu_ms=3.9,
+        cores=2.0,
+        quiet=True,
     )
     rows = [served(1, 20.0, 45.5), served(16, 42.5, 300.0)]
     first, second = verdicts(rows, [FLOOR, other])
-    assert first == Verdict("m", "verify", {1: 0.4, 16: 0.85}, 5.5, 0.5)
+    assert first == Verdict("m", "verify", {1: 0.4, 16: 0.85}, 5.5, 0.5, quiet=True)
     assert first.throughput_holds is True
     assert first.latency_holds is True
-    assert second == Verdict("m", "embed", {}, None, None)
+    assert second == Verdict("m", "embed", {}, None, None, quiet=True)
     assert second.throughput_holds is None
     assert second.latency_holds is None
 
@@ -101,13 +119,17 @@ def test_the_table_shows_the_floor_the_service_and_the_verdict() -> None:
     assert "0.85" in text
 
 
-def test_a_busy_machine_is_named_in_the_table() -> None:
-    quiet = made(served(1, 20.0, 46.5))
-    busy = replace(quiet, bare=(replace(FLOOR, cores=1.2),))
+def test_nothing_holds_on_a_busy_machine() -> None:
+    quiet = made(served(1, 20.0, 41.0), served(16, 50.0, 300.0))
+    busy = replace(quiet, bare=(replace(FLOOR, cores=1.2, quiet=False),))
+    [verdict] = verdicts(busy.served, busy.bare)
+    assert verdict.throughput_holds is None
+    assert verdict.latency_holds is None
     for report, said in ((quiet, False), (busy, True)):
         out = io.StringIO()
         Console(file=out, width=200).print(tables(report))
-        assert ("The machine was busy: the bare loop got 60%" in out.getvalue()) is said
+        assert ("The machine was busy: 1 of 1 bare loops" in out.getvalue()) is said
+        assert ("not told" in out.getvalue()) is said
 
 
 def test_the_machine_is_described_without_its_name() -> None:
