@@ -45,11 +45,12 @@ class Database:
             event.listen(self._engine, "connect", _settings)
 
     def _engine_of(self, url: URL) -> Engine:
-        limits = {"timeout": LOCK_TIMEOUT_S} if self.is_sqlite else {"connect_timeout": LOCK_TIMEOUT_S}
+        sqlite = {"timeout": LOCK_TIMEOUT_S}
+        postgres = {"connect_timeout": LOCK_TIMEOUT_S, "client_encoding": "utf8"}
         try:
             return create_engine(
                 url,
-                connect_args=limits,
+                connect_args=sqlite if self.is_sqlite else postgres,
                 hide_parameters=True,
                 pool_size=8,
                 max_overflow=24,
@@ -144,8 +145,8 @@ class Database:
                 with self.reading() as connection:
                     connection.exec_driver_sql("PRAGMA journal_mode = WAL").scalar_one()
             # SQLite itself does not wait when two switch at once.
-            except StoreUnavailable:
-                if time.monotonic() > give_up:
+            except StoreUnavailable as error:
+                if isinstance(error, StoreFull) or time.monotonic() > give_up:
                     raise
                 time.sleep(0.01)
             else:

@@ -4,6 +4,7 @@ Migrations are numbered from 1; a database holds the number of the newest one it
 """
 
 from collections.abc import Callable
+from uuid import uuid4
 
 from sqlalchemy import (
     BigInteger,
@@ -29,8 +30,13 @@ from engines.store.database import Database
 TABLES = MetaData()
 POSITION = BigInteger().with_variant(Integer, "sqlite")  # SQLite: the key of the row itself
 
-META = Table("meta", TABLES, Column("schema_version", Integer, nullable=False))
-"""One row."""
+META = Table(
+    "meta",
+    TABLES,
+    Column("schema_version", Integer, nullable=False),
+    Column("identity", Text, nullable=False),
+)
+"""One row. identity: random, made with the journal."""
 
 HEAD = Table("head", TABLES, Column("position", POSITION, nullable=False))
 """One row: the newest position. Whoever writes holds its lock to the commit."""
@@ -76,6 +82,7 @@ Index(
     "records_listed",
     RECORDS.c.namespace,
     RECORDS.c.position,
+    RECORDS.c.space_id,
     sqlite_where=LIVING,
     postgresql_where=LIVING,
 )
@@ -122,7 +129,7 @@ Index("labels_value", LABELS.c.key, LABELS.c.value, LABELS.c.position)
 
 def _create(connection: Connection) -> None:
     TABLES.create_all(connection, checkfirst=False)
-    connection.execute(META.insert().values(schema_version=0))
+    connection.execute(META.insert().values(schema_version=0, identity=uuid4().hex))
     connection.execute(HEAD.insert().values(position=0))
 
 

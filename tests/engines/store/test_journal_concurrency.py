@@ -87,7 +87,7 @@ def follow(journal: SqlJournal, done: threading.Event) -> list[Change]:
 
 
 def test_readers_see_every_step_once_in_the_order_of_commits(url: str, start_python: Start) -> None:
-    threads, each, done = 6, 12, threading.Event()
+    threads, each, done = 5, 9, threading.Event()
     writers = [start_python(WRITER, url, name, str(threads), str(each)) for name in "ab"]
     with closing(SqlJournal(url)) as journal, ThreadPoolExecutor() as pool:
         begin(writers)
@@ -130,7 +130,7 @@ journal.close()
 
 
 def test_processes_that_open_an_empty_database_at_once(url: str, start_python: Start, new: New) -> None:
-    processes = [start_python(OPENER, url) for _ in range(5)]
+    processes = [start_python(OPENER, url) for _ in range(3)]
     begin(processes)
     for process in processes:
         out, _ = process.communicate()
