@@ -92,8 +92,9 @@ def measure(options: IndexOptions, rows: Embeddings, queries: Embeddings, best: 
     search = {size: typical([spent(ask) for ask in asking(index, queries, size)]) for size in BATCHES}
     recall = float(np.mean(index.search(queries, 1)[1][:, 0] == best))
     more = [np.array([len(rows) + number]) for number in range(SINGLES)]
+    fewer = [np.array([number * len(rows) // SINGLES]) for number in range(SINGLES)]
     add = typical([spent(partial(index.add, one, queries[:1])) for one in more])
-    remove = typical([spent(partial(index.remove, one)) for one in more])
+    remove = typical([spent(partial(index.remove, one)) for one in fewer])
     compact = spent(index.compact)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "index"

@@ -34,8 +34,6 @@ CHUNK = 4096
 """Rows that are copied at a time where single rows are compared."""
 BLAS_FROM = 4
 """A flat search of this many queries or more multiplies matrices: measured at 128 and 512 dimensions."""
-DECODE_FROM = 24
-"""A half precision search of this many queries or more does so too, which takes a decoded copy."""
 RETRAIN = 4
 """An IVF index is trained again when it holds this many times what it was trained on."""
 GPU_MOST = 2048
@@ -46,10 +44,11 @@ GPU_MOST = 2048
 class IndexOptions:
     """How vectors are kept and searched.
 
-    kind: "flat" and "flat-fp16" (half the memory, similarities off by about 1e-3) compare with every
-    record; "hnsw" and "ivf" with some, from `approximate_from` records on (fewer are searched flat).
-    The call of `add` that reaches it builds the graph or trains the lists, which takes long: 100,000
-    vectors of 512 dimensions on one core about 3 minutes for hnsw, 20 seconds for ivf.
+    kind: "flat" and "flat-fp16" (half the memory and faster for a query alone, slower for 16 at a time;
+    similarities off by about 1e-3) compare with every record; "hnsw" and "ivf" with some, from
+    `approximate_from` records on (fewer are searched flat).
+    The call of `add` that reaches it builds the graph or trains the lists, and so does compaction, which
+    takes long: 100,000 vectors of 512 dimensions on one core about 100 seconds for hnsw, 15 for ivf.
     nlist: 0 means 4 * sqrt(records). threads: CPU threads of one search. gpu: flat kinds alone.
     """
 
@@ -223,14 +222,9 @@ class FaissIndex:
         values = faiss.rev_swig_ptr(codes.data(), codes.size()).reshape(len(self._alive), -1)
         values[rows] = 0xFF if flat else 0  # all bits set: NaN in fp32 and in fp16
 
-    def _is_half(self) -> bool:
-        return isinstance(self._index, faiss.IndexScalarQuantizer)
-
     def _nearest(self, queries: Embeddings, count: int, rows: Rows | None) -> Found:
         """Similarities and rows of about `count` records, in any order; -1 where there is none."""
         if self._is_flat():
-            if rows is None and self._is_half() and len(queries) >= DECODE_FROM:
-                rows = np.flatnonzero(self._alive)
             return self._flat_search(queries, count) if rows is None else self._direct(queries, count, rows)
         if rows is not None and len(rows) <= DIRECT_SHARE * len(self._alive):
             return self._direct(queries, count, rows)
