@@ -13,12 +13,15 @@ from engines.store.schema import EMBEDDINGS, HEAD, LABELS, LIVING, RECORDS, SPAC
 
 
 class Additions:
-    """What several calls append in one transaction. A call that is refused leaves no trace."""
+    """What several calls append in one transaction. A call that is refused leaves no trace.
+
+    head: the newest position, planned additions included.
+    """
 
     def __init__(self, connection: Connection, head: int, calls: Sequence[Sequence[NewRecord]]) -> None:
         """connection: holds the lock of the journal, whose newest position is head."""
         self._connection = connection
-        self._head = head
+        self.head = head
         self._added: dict[int, NewRecord] = {}
         self._dims: dict[Space, int] = {}
         self._space_ids: dict[Space, int] = {}
@@ -60,10 +63,10 @@ class Additions:
                 )
             new[key] = record
         self._dims |= dims
-        for position, (key, record) in enumerate(new.items(), start=self._head + 1):
+        for position, (key, record) in enumerate(new.items(), start=self.head + 1):
             self._positions[key] = position
             self._added[position] = record
-        self._head += len(new)
+        self.head += len(new)
         return [self._positions[record.space.namespace, record.id] for record in records]
 
     def write(self) -> None:
@@ -95,7 +98,7 @@ class Additions:
         )
         if labels:
             self._connection.execute(insert(LABELS), labels)
-        self._connection.execute(update(HEAD).values(position=self._head))
+        self._connection.execute(update(HEAD).values(position=self.head))
 
     def _write_spaces(self) -> None:
         counts = Counter(record.space for record in self._added.values())

@@ -4,7 +4,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import sqlalchemy.exc
@@ -170,6 +170,16 @@ class Database:
         except StoreUnavailable:
             return False
         return not busy
+
+    def analyze(self, tables: list[str]) -> None:
+        """Postgres: tells its planner how large the tables are; it does so itself within minutes.
+
+        Without, it takes large tables for empty ones and compares every record with every label.
+        """
+        if self.is_sqlite:
+            return
+        with suppress(StoreUnavailable), self.reading() as connection:
+            connection.exec_driver_sql(f"ANALYZE {', '.join(tables)}")
 
     def rewrite(self, tables: list[str]) -> None:
         """Writes the living rows anew and gives the rest of the space back; readers may wait meanwhile.

@@ -24,8 +24,10 @@ from engines.store.changes import changes
 from engines.store.database import Database
 from engines.store.group_commit import GroupCommit
 from engines.store.rows import check_filter, check_record, check_text, chunks, read_vector
-from engines.store.schema import EMBEDDINGS, HEAD, LABELS, LIVING, RECORDS, SPACES, TABLES, prepare
+from engines.store.schema import EMBEDDINGS, HEAD, LABELS, LIVING, META, RECORDS, SPACES, TABLES, prepare
 from engines.store.verification import problems
+
+_TABLES = [table.name for table in TABLES.sorted_tables]
 
 ERASE_WAIT_S = 5.0
 """How long a deletion waits for readers of SQLite's log; later writes try again."""
@@ -49,6 +51,11 @@ class SqlJournal:
             self._erase(wait_s=0.0)
             undo.pop_all()
 
+    def identity(self) -> str:
+        """See `Journal`."""
+        with self._database.reading() as connection:
+            return str(connection.execute(select(META.c.identity)).scalar_one())
+
     def append(self, records: Sequence[NewRecord]) -> list[int]:
         """See `Journal`. Calls of several threads share a transaction; one that is refused fails alone."""
         for record in records:
@@ -60,6 +67,8 @@ class SqlJournal:
             additions = Additions(connection, head, calls)
             outcomes = [additions.plan(call) for call in calls]
             additions.write()
+        if additions.head >= 1024 and additions.head.bit_length() > head.bit_length():  # it has doubled
+            self._database.analyze(_TABLES)
         if not self._log_is_clean:
             self._erase(wait_s=0.0)
         return outcomes
@@ -84,6 +93,7 @@ class SqlJournal:
         *,
         name: str | None = None,
         labels: Mapping[str, str] | None = None,
+        value: str | None = None,
     ) -> bool:
         """See `Journal`. What was replaced is erased as by a deletion."""
         check_text("the id", record_id)
@@ -93,8 +103,9 @@ class SqlJournal:
             if not found:
                 return False
             position = found[record_id]
-            if name is not None:
-                connection.execute(update(RECORDS).where(RECORDS.c.position == position).values(name=name))
+            columns = {key: new for key, new in (("name", name), ("value", value)) if new is not None}
+            if columns:
+                connection.execute(update(RECORDS).where(RECORDS.c.position == position).values(columns))
             if labels is not None:
                 connection.execute(delete(LABELS).where(LABELS.c.position == position))
                 rows = [{"position": position, "key": k, "value": v} for k, v in labels.items()]
@@ -205,7 +216,7 @@ class SqlJournal:
 
         Raises StoreUnavailable when a reader does not end, and StoreFull: SQLite needs room for a copy.
         """
-        self._database.rewrite([table.name for table in TABLES.sorted_tables])
+        self._database.rewrite(_TABLES)
         self._log_is_clean = True
 
     def close(self) -> None:

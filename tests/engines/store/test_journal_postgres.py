@@ -137,6 +137,17 @@ def test_a_lock_that_another_holds(
     assert journal.append([new("b")]) == [2]
 
 
+def test_the_planner_knows_the_size_of_the_tables(address: str, journal: SqlJournal, new: New) -> None:
+    journal.append([new(f"{number}", labels={"n": f"{number}"}) for number in range(2000)])
+    engine = create_engine(address)
+    with engine.connect() as connection:
+        sizes = connection.execute(
+            text("SELECT reltuples FROM pg_class WHERE relname IN ('records', 'labels')")
+        )
+        assert sizes.scalars().all() == [2000, 2000]
+    engine.dispose()
+
+
 def test_a_database_that_cannot_hold_every_text(postgres: Postgres) -> None:
     postgres.execute("CREATE DATABASE ascii ENCODING 'SQL_ASCII' TEMPLATE template0")
     with pytest.raises(ConfigurationError, match="SQL_ASCII: create it as UTF8"):
