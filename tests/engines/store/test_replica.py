@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from engines.errors import InvalidInput, StoreCorrupt, StoreUnavailable
 from engines.store import Change, Filter, NewRecord, Space, Stored
 from engines.store.faiss_index import IndexOptions
 from engines.store.fake import MemoryJournal
+from engines.store.journal import SqlJournal
 from engines.store.replica import Answer, StoreReplica
 from engines.types import Embeddings
 
@@ -136,6 +138,24 @@ def test_replicas_agree_with_the_journal(steps: list[tuple[str, int]], limit: in
     late.catch_up(limit)
     for replica in (early, late):
         agrees(replica, rows, living)
+
+
+def test_a_record_that_is_added_and_deleted_in_the_same_steps_is_never_found() -> None:
+    rows = vectors(2)
+
+    class Kept(MemoryJournal):
+        """Its steps still hold the embedding: read before the deletion, answered after it."""
+
+        def changes(self, after: int, limit: int) -> list[Change]:
+            steps = super().changes(after, limit)
+            return [replace(one, embedding=rows[0]) if one.position == 1 else one for one in steps]
+
+    journal = Kept()
+    journal.append(records(rows))
+    journal.delete(FACES.namespace, ["id1"])
+    replica = StoreReplica(journal)
+    assert found(replica.search(FACES, rows[:1], 2)) == [["id2"]]
+    assert replica.sizes() == {FACES: 1}
 
 
 def test_filters_by_name_and_labels() -> None:
@@ -346,7 +366,7 @@ def test_deleted_embeddings_are_nowhere_after_a_purge(kind: str, tmp_path: Path)
 
     def on_disk(row: int) -> bool:
         files = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
-        return any(rows[row].tobytes() in content for content in files)
+        return any(unit_rows(rows)[row].tobytes() in content for content in files)
 
     assert on_disk(41)
     journal.delete(FACES.namespace, ["id42"])
@@ -412,3 +432,26 @@ def test_no_snapshot_of_a_journal_that_is_away(tmp_path: Path) -> None:
         with pytest.raises(StoreUnavailable):
             call()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_same_on_a_journal_in_sqlite(tmp_path: Path) -> None:
+    url, rows = f"sqlite:///{tmp_path / 'journal.db'}", vectors(40)
+    writing, reading = SqlJournal(url), SqlJournal(url)
+    try:
+        replica = StoreReplica(reading, snapshots=tmp_path / "snapshots")
+        for number in range(40):
+            writing.append(records(rows[number : number + 1], number))
+            assert found(replica.search(FACES, rows[number : number + 1], 1)) == [[f"id{number}"]]
+        replica.snapshot()
+        writing.delete(FACES.namespace, ["id3", "id4"])
+        again = StoreReplica(reading, snapshots=tmp_path / "snapshots")
+        for one in (replica, again):
+            assert len(found(one.search(FACES, rows[3:4], 40))[0]) == 38
+            assert set(found(one.search(FACES, rows[3:4], 40, Filter("name2")))[0]) == {
+                f"id{number}" for number in range(2, 40, 5)
+            }
+        again.purge()
+        assert StoreReplica(reading, snapshots=tmp_path / "snapshots").catch_up() == 42 == reading.head()
+    finally:
+        writing.close()
+        reading.close()
