@@ -59,6 +59,15 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
+class Match:
+    """A record that was found. similarity: inner product, -1..1."""
+
+    position: int
+    similarity: float
+    stored: Stored
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """One step of the journal.
 
@@ -87,8 +96,11 @@ class Filter:
 class Journal(Protocol):
     """The only truth. Synchronous, thread-safe, safe for many processes on the same database.
 
-    Every method may raise StoreUnavailable (no connection, locked, disk full: nothing was written)
-    and StoreCorrupt (the database contradicts itself; the message says what to do).
+    Every method may raise StoreUnavailable (no connection, locked), StoreFull (nothing was written)
+    and StoreCorrupt (the database contradicts itself; the message says what to do). When a connection
+    is lost during a commit, StoreUnavailable leaves open whether it happened: repeating is harmless.
+    Methods that take text raise InvalidInput for what no record can have: NUL, broken Unicode, and ids,
+    names, namespaces, models, label keys and label values longer than 1000 bytes.
     """
 
     def identity(self) -> str:
@@ -100,12 +112,13 @@ class Journal(Protocol):
 
         A record whose id already lives in its namespace is not written again: its position is
         returned, so that a repeated request is harmless.
-        Raises InvalidInput when an embedding's length differs from what its space already holds.
+        Raises InvalidInput when an embedding's length differs from what its space already holds, or
+        its numbers are not finite. A space in which nothing lives takes any length again.
         """
         ...
 
     def delete(self, namespace: str, ids: Sequence[str]) -> list[str]:
-        """Deletes what lives; erases names, labels, values and embeddings in the same transaction.
+        """Deletes what lives; erases ids, names, labels, values and embeddings in the same transaction.
 
         Returns the ids that were deleted."""
         ...
@@ -117,8 +130,9 @@ class Journal(Protocol):
         *,
         name: str | None = None,
         labels: Mapping[str, str] | None = None,
+        value: str | None = None,
     ) -> bool:
-        """Replaces the name, the labels, or both. False when no such record lives."""
+        """Replaces the name, the labels, the value, or several. False when no such record lives."""
         ...
 
     def head(self) -> int:
@@ -154,7 +168,7 @@ class Journal(Protocol):
         ...
 
     def spaces(self) -> dict[Space, tuple[int, int]]:
-        """Every space with its dimension and how many records live in it."""
+        """Every space in which records live, with its dimension and how many they are."""
         ...
 
     def close(self) -> None:
