@@ -98,6 +98,8 @@ class SqlJournal:
         """See `Journal`. What was replaced is erased as by a deletion."""
         check_text("the id", record_id)
         check_filter(namespace, Filter(name, labels or {}))
+        if value is not None:
+            check_text("the value", value, most_bytes=None)
         with self._writing() as (connection, _):
             found = _living(connection, namespace, [record_id])
             if not found:

@@ -206,10 +206,12 @@ def test_more_positions_than_one_statement_takes(journal: SqlJournal, new: New) 
 def test_an_update_replaces_what_it_names(journal: SqlJournal, new: New) -> None:
     journal.append([new("a", labels={"x": "1", "y": "2"}), new("b")])
     assert journal.update(FACES, "a", name="Eve")
-    assert journal.update(FACES, "b", labels={"x": "3"})
+    assert journal.update(FACES, "b", labels={"x": "3"}, value="v")
     first, second = journal.listed(FACES, EVERYTHING, after=0, limit=5)
     assert (first.name, first.labels) == ("Eve", {"x": "1", "y": "2"})
-    assert (second.name, second.labels) == ("Ada", {"x": "3"})
+    assert (second.name, second.labels, second.value) == ("Ada", {"x": "3"}, "v")
+    assert journal.update(FACES, "b", value="")
+    assert replace(second, value="") == journal.get(FACES, "b")
     assert journal.update(FACES, "a", name="", labels={})
     assert replace(first, name="", labels={}) == journal.get(FACES, "a")
     assert journal.matching(DLIB, Filter(labels={"x": "1"})).tolist() == []
@@ -259,6 +261,8 @@ def test_values_are_long_and_whole(journal: SqlJournal, new: New) -> None:
     for bad in ("a\0b", "\ud800"):
         with pytest.raises(InvalidInput):
             journal.append([new("c", value=bad)])
+        with pytest.raises(InvalidInput):
+            journal.update(FACES, "a", value=bad)
 
 
 @pytest.mark.parametrize(
@@ -304,6 +308,15 @@ def test_everything_is_there_after_opening_again(url: str, new: New) -> None:
         assert journal.listed(FACES, EVERYTHING, after=0, limit=9) == before
         assert journal.head() == 4
         assert journal.append([new("d")]) == [5]
+
+
+def test_a_journal_keeps_its_identity(url: str, tmp_path: Path) -> None:
+    identities = []
+    for address in (url, url, f"sqlite:///{tmp_path / 'other.db'}"):
+        with closing(SqlJournal(address)) as journal:
+            identities.append(journal.identity())
+    assert identities[0] == identities[1] != identities[2]
+    assert len(identities[0]) >= 32
 
 
 def test_compacting_keeps_what_lives(journal: SqlJournal, new: New) -> None:

@@ -78,15 +78,24 @@ class Model(RuleBasedStateMachine):
         for one in expected:
             self.steps.append((len(self.steps) + 1, self.living.pop((namespace, one))[0]))
 
-    @rule(namespace=NAMESPACES, one=IDS, name=st.none() | NAMES, labels=st.none() | LABELS)
-    def update(self, namespace: str, one: str, name: str | None, labels: dict[str, str] | None) -> None:
-        assert self.journal.update(namespace, one, name=name, labels=labels) == (
-            (namespace, one) in self.living
-        )
+    @rule(
+        namespace=NAMESPACES,
+        one=IDS,
+        name=st.none() | NAMES,
+        labels=st.none() | LABELS,
+        value=st.none() | TEXTS,
+    )
+    def update(
+        self, namespace: str, one: str, name: str | None, labels: dict[str, str] | None, value: str | None
+    ) -> None:
+        lives = (namespace, one) in self.living
+        assert self.journal.update(namespace, one, name=name, labels=labels, value=value) == lives
         if (namespace, one) in self.living:
             position, old = self.living[namespace, one]
             kept = old.name if name is None else name, old.labels if labels is None else labels
-            changed = NewRecord(old.id, old.space, old.embedding, *kept, old.value, old.created_at)
+            changed = NewRecord(
+                old.id, old.space, old.embedding, *kept, old.value if value is None else value, old.created_at
+            )
             self.living[namespace, one] = position, changed
 
     @rule()
