@@ -7,9 +7,11 @@ import asyncio
 import statistics
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import ray
 from ray import serve
+from ray.serve.handle import DeploymentHandle
 from rich.console import Console
 from rich.table import Table
 
@@ -37,7 +39,7 @@ class ServeBatch:
     async def ask(self, item: int, wait_s: float) -> int:
         """One item."""
         self.run.set_batch_wait_timeout_s(wait_s)  # type: ignore[attr-defined] # the decorator adds it
-        size: int = await self.run(item)  # type: ignore[assignment, arg-type, misc] # list in, item out
+        size: int = await self.run(item)
         return size
 
 
@@ -56,7 +58,7 @@ class OwnBatch:
 class Caller:
     """Asks from inside the cluster, as a gateway does."""
 
-    def __init__(self, handle: serve.handle.DeploymentHandle) -> None:
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
         self._handle = handle
 
     async def load(self, callers: int, wait_s: float) -> tuple[float, float, float]:
@@ -78,7 +80,7 @@ class Caller:
 
 def measure(kind: type, waits: Sequence[float], table: Table) -> None:
     """One row a caller count and wait."""
-    options = {"max_ongoing_requests": 100, "ray_actor_options": {"num_cpus": 0.1}}
+    options: dict[str, Any] = {"max_ongoing_requests": 100, "ray_actor_options": {"num_cpus": 0.1}}
     batched = serve.deployment(**options)(kind).bind()
     handle = serve.run(
         serve.deployment(**options)(Caller).bind(batched), name=kind.__name__, route_prefix=None
@@ -104,7 +106,7 @@ def main() -> None:
     for kind in (ServeBatch, OwnBatch):
         measure(kind, (0.0, 0.005), table)
     Console().print(table)
-    serve.shutdown()
+    serve.shutdown()  # type: ignore[no-untyped-call] # Ray leaves it without annotations
     ray.shutdown()
 
 

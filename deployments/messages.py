@@ -3,6 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.store import Filter, Match, Space, Stored
 from engines.types import Box, Image
 
 Crops: TypeAlias = dict[str, tuple[Image, ...]]
@@ -51,3 +55,29 @@ class FoundFaces:
         """Bytes of all crops."""
         parts = (part for face in self.faces for crops in face.crops.values() for part in crops)
         return sum(part.nbytes for part in parts)
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRequest:
+    """One query of a space. query: shape (dim,); only: which records are meant; k: matches at most."""
+
+    space: Space
+    query: NDArray[np.float32] = field(repr=False)
+    k: int
+    only: Filter = field(default_factory=Filter)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Matches, best first. age_s: how many seconds old the answer may be; 0: it is of this moment."""
+
+    matches: tuple[Match, ...]
+    age_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some of the records that match, by position, and how many match in all."""
+
+    records: tuple[Stored, ...]
+    total: int

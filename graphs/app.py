@@ -14,11 +14,13 @@ from engines.types import EngineOptions
 from graphs.http.auth import load_keys
 from graphs.http.gateway import Gateway
 from graphs.models import DEFAULT_MODELS_DIR
-from graphs.settings import AppArgs, ModelFile, Replicas, Role, all_models
+from graphs.settings import AppArgs, ModelFile, Replicas, Role, Store, all_models
 from graphs.wiring import FaceWiring
 
 if TYPE_CHECKING:
     from engines.face.model import FaceModel
+
+DEFAULT_STORE_DIR = Path("~/.presence/store")
 
 SELECTIONS: dict[str, Selection] = {"largest": "largest", "score": "score"}
 
@@ -38,7 +40,27 @@ def app(args: AppArgs) -> Application:
         max_ongoing_requests=4 * args.gateway.max_in_flight,
         ray_actor_options={"num_cpus": args.gateway.num_cpus},
     )(serve.ingress(None)(Gateway))
-    return gateway.bind(args, models, faces, keys)
+    return gateway.bind(args, models, faces, _store(args.store), keys)
+
+
+def _store(settings: Store) -> Application:
+    # As for models: binding needs FAISS and SQLAlchemy, importing this module must not.
+    from deployments.store import StoreSpec, VectorStore  # noqa: PLC0415
+    from engines.store.faiss_index import IndexOptions  # noqa: PLC0415
+
+    directory = (settings.directory or DEFAULT_STORE_DIR).expanduser()
+    url = settings.url or os.environ.get("PRESENCE_STORE_URL")
+    if url is None:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        url = f"sqlite:///{directory / 'presence.db'}"
+    spec = StoreSpec(
+        url=url,
+        index=IndexOptions(**settings.index.model_dump()),
+        snapshots=directory / "snapshots",
+        snapshot_every_s=settings.snapshot_every_s,
+        allow_stale=settings.when_away == "stale",
+    )
+    return serve.deployment(**_deployment_options("store", settings.replicas))(VectorStore).bind(spec)
 
 
 def _face(model: ModelFile, models_dir: Path, args: AppArgs) -> FaceWiring:

@@ -2,17 +2,20 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
-from ray.exceptions import RayActorError
+from grpc.aio import AioRpcError
+from numpy.typing import NDArray
+from ray.exceptions import ObjectLostError, RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RequestCancelledError
 from ray.serve.handle import DeploymentHandle
 
-from deployments.messages import Crops, DetectRequest, FoundFaces
+from deployments.messages import Crops, DetectRequest, Found, FoundFaces, Page, SearchRequest
 from engines.errors import Busy, DeadlineExceeded, PresenceError
+from engines.store import Filter, NewRecord, Stored
 from engines.types import Demographics, Image
 
 T = TypeVar("T")
@@ -48,6 +51,32 @@ class FaceLiveness(Protocol):
     async def score(self, faces: Sequence[tuple[Image, ...]], deadline: float) -> list[float]: ...
 
 
+class Store(Protocol):
+    """Journal and indexes behind one front. Each method takes one argument and the deadline."""
+
+    async def register(self, records: Sequence[NewRecord], deadline: float) -> list[int]: ...
+
+    async def put(self, records: Sequence[NewRecord], deadline: float) -> bool: ...
+
+    async def search(self, request: SearchRequest, deadline: float) -> Found: ...
+
+    async def delete(self, request: tuple[str, Sequence[str]], deadline: float) -> list[str]: ...
+
+    async def update(
+        self, request: tuple[str, str, str | None, Mapping[str, str] | None], deadline: float
+    ) -> bool: ...
+
+    async def get(self, request: tuple[str, str], deadline: float) -> Stored | None: ...
+
+    async def listed(self, request: tuple[str, Filter, int, int], deadline: float) -> Page: ...
+
+    async def namespaces(self, prefix: str, deadline: float) -> list[str]: ...
+
+    async def embeddings(
+        self, positions: Sequence[int], deadline: float
+    ) -> dict[int, NDArray[np.float32]]: ...
+
+
 class RemoteMethod:
     """One method of a deployment, called by value (gRPC) or by reference (shared memory)."""
 
@@ -73,7 +102,7 @@ class RemoteMethod:
             raise DeadlineExceeded("the model did not answer before the deadline") from None
         except (BackPressureError, DeploymentUnavailableError):
             raise Busy("the model is busy; try again") from None
-        except (RayActorError, RequestCancelledError):
+        except (RayActorError, ObjectLostError, RequestCancelledError, AioRpcError):
             raise Busy("a replica of the model was lost; try again") from None
         if isinstance(answer, PresenceError):
             raise answer
@@ -134,3 +163,60 @@ class RemoteFaceLiveness:
         """Probability of a living face, 0..1, for each face."""
         large = sum(crop.nbytes for crops in faces for crop in crops) > BY_VALUE_BYTES
         return cast(list[float], await self._score.call(faces, deadline, large=large))
+
+
+class RemoteStore:
+    """The vector store."""
+
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+        self._register = RemoteMethod(handle, "register")
+        self._put = RemoteMethod(handle, "put")
+        self._search = RemoteMethod(handle, "search")
+        self._delete = RemoteMethod(handle, "delete")
+        self._update = RemoteMethod(handle, "update")
+        self._get = RemoteMethod(handle, "get")
+        self._listed = RemoteMethod(handle, "listed")
+        self._namespaces = RemoteMethod(handle, "namespaces")
+        self._embeddings = RemoteMethod(handle, "embeddings")
+
+    async def register(self, records: Sequence[NewRecord], deadline: float) -> list[int]:
+        """Positions of the records, once they are durable."""
+        large = sum(record.embedding.nbytes for record in records) > BY_VALUE_BYTES
+        return cast(list[int], await self._register.call(records, deadline, large=large))
+
+    async def put(self, records: Sequence[NewRecord], deadline: float) -> bool:
+        """Writes records; one whose id lives keeps its embedding and takes the new value."""
+        large = sum(record.embedding.nbytes for record in records) > BY_VALUE_BYTES
+        return cast(bool, await self._put.call(records, deadline, large=large))
+
+    async def search(self, request: SearchRequest, deadline: float) -> Found:
+        """The nearest records, best first."""
+        return cast(Found, await self._search.call(request, deadline))
+
+    async def delete(self, request: tuple[str, Sequence[str]], deadline: float) -> list[str]:
+        """Deletes ids of a namespace; the ids that lived."""
+        return cast(list[str], await self._delete.call(request, deadline))
+
+    async def update(
+        self, request: tuple[str, str, str | None, Mapping[str, str] | None], deadline: float
+    ) -> bool:
+        """Namespace, id, new name, new labels. False when no such record lives."""
+        return cast(bool, await self._update.call(request, deadline))
+
+    async def get(self, request: tuple[str, str], deadline: float) -> Stored | None:
+        """The living record of a namespace and id."""
+        return cast(Stored | None, await self._get.call(request, deadline))
+
+    async def listed(self, request: tuple[str, Filter, int, int], deadline: float) -> Page:
+        """Namespace, filter, position to start behind, limit."""
+        return cast(Page, await self._listed.call(request, deadline, large=True))
+
+    async def namespaces(self, prefix: str, deadline: float) -> list[str]:
+        """Namespaces that hold records and start with a prefix."""
+        return cast(list[str], await self._namespaces.call(prefix, deadline))
+
+    async def embeddings(self, positions: Sequence[int], deadline: float) -> dict[int, NDArray[np.float32]]:
+        """Embeddings of living records by position."""
+        return cast(
+            dict[int, NDArray[np.float32]], await self._embeddings.call(positions, deadline, large=True)
+        )

@@ -187,7 +187,10 @@ def _from_data_uri(value: str, field: str, max_bytes: int) -> bytes:
     if "%" in payload or not is_base64:
         if payload.count("%") > MAX_ESCAPES:
             raise TooLarge(f"{field}: too many percent signs in the data URI; send it as base64")
-        raw = unquote_to_bytes(payload)
+        try:
+            raw = unquote_to_bytes(payload)
+        except UnicodeEncodeError:
+            raise InvalidInput(f"{field}: the data URI holds characters that are no text") from None
         if not is_base64:
             if len(raw) > max_bytes:
                 raise _too_large(field, max_bytes)

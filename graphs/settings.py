@@ -171,6 +171,36 @@ class Media(Settings):
     allow_networks: tuple[str, ...] = Field((), description="private networks that URLs may point to (CIDR)")
 
 
+class Index(Settings):
+    """How vectors are searched: engines/store/faiss_index.py says what each does."""
+
+    kind: Literal["flat", "flat-fp16", "hnsw", "ivf"] = Field("flat", description="kind of FAISS index")
+    approximate_from: int = Field(200_000, ge=1, description="fewer records are always searched exactly")
+    m: int = Field(32, ge=4, le=256, description="hnsw: links of a node")
+    ef_construction: int = Field(80, ge=8, description="hnsw: breadth of the search when a node is added")
+    ef_search: int = Field(64, ge=8, description="hnsw: breadth of the search")
+    nlist: int = Field(0, ge=0, description="ivf: lists; 0: 4 * sqrt(records)")
+    nprobe: int = Field(32, ge=1, description="ivf: lists that are searched")
+    threads: int = Field(1, ge=1, description="CPU threads of one search")
+    gpu: bool = Field(False, description="keep a flat index on the GPU that the replica was given")
+
+
+class Store(Settings):
+    """The store of people."""
+
+    url: str | None = Field(
+        None,
+        description="journal, as SQLAlchemy writes it; default $PRESENCE_STORE_URL, else SQLite in directory",
+    )
+    directory: Path | None = Field(None, description="SQLite file and snapshots; default ~/.presence/store")
+    replicas: Replicas = Field(Replicas(max_batch_size=64), description="what Ray gives it")
+    index: Index = Index()
+    snapshot_every_s: float = Field(300.0, gt=0, description="seconds between snapshots")
+    when_away: Literal["fail", "stale"] = Field(
+        "fail", description="searches while the journal is away: 503, or answers from memory with their age"
+    )
+
+
 class AppArgs(Settings):
     """The `args` of the application in a Serve config file."""
 
@@ -181,6 +211,7 @@ class AppArgs(Settings):
     )
     gateway: Gateway = Gateway()
     media: Media = Media()
+    store: Store = Store()
 
 
 def read_model_file(path: Path) -> ModelFile:

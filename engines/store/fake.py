@@ -55,8 +55,9 @@ class MemoryJournal:
         *,
         name: str | None = None,
         labels: Mapping[str, str] | None = None,
+        value: str | None = None,
     ) -> bool:
-        """Replaces the name, the labels, or both. False when no such record lives."""
+        """Replaces what is given. False when no such record lives."""
         with self._lock:
             self._check()
             one = self._find(namespace, record_id)
@@ -66,6 +67,7 @@ class MemoryJournal:
                 one,
                 name=one.name if name is None else name,
                 labels=one.labels if labels is None else dict(labels),
+                value=one.value if value is None else value,
             )
             return True
 

@@ -1,5 +1,7 @@
 """One reader of the journal: indexes in memory that have applied it up to some position.
 
+Vectors and queries are L2-normalised on their way into an index, so that similarities are cosines.
+
 Before each search it asks the journal for its head and applies what is missing, so that every search
 sees every write that was acknowledged before it, by whichever replica.
 """
@@ -14,8 +16,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.embedding import unit_rows
 from engines.errors import StoreCorrupt, StoreUnavailable
-from engines.store import Change, Filter, Journal, Positions, Space, Stored
+from engines.store import Change, Filter, Journal, Match, Positions, Space, Stored
 from engines.store.faiss_index import FaissIndex, IndexOptions
 from engines.store.snapshot import SnapshotFolder
 from engines.types import Embeddings
@@ -24,15 +27,6 @@ logger = logging.getLogger("presence.store")
 
 CHUNK = 10_000
 """Steps of the journal that are read and applied at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """A record that was found. similarity: inner product, -1..1."""
-
-    position: int
-    similarity: float
-    stored: Stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +202,8 @@ class StoreReplica:
         dim = dims.pop()
         if index is None or index.dim != dim:
             index = self._indexes[space] = FaissIndex(dim, self._options)
-        index.add(np.array([change.position for change in additions], np.int64), np.stack(vectors))
+        positions = np.array([change.position for change in additions], np.int64)
+        index.add(positions, unit_rows(np.stack(vectors)))
 
     def _remember(self, positions: Sequence[int]) -> None:
         if self._remembered is not None:
@@ -242,8 +237,8 @@ class StoreReplica:
     ) -> tuple[NDArray[np.float32], Positions]:
         index = self._indexes.get(space)
         if index is None or not len(index):
-            index = FaissIndex(queries.shape[1])
-        return index.search(queries, k, chosen)
+            index = FaissIndex(queries.shape[-1])
+        return index.search(unit_rows(queries), k, chosen)
 
     def _stale(self, space: Space, queries: Embeddings, k: int, only: Filter | None) -> Answer:
         with self._lock:

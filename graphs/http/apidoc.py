@@ -5,16 +5,19 @@ import sys
 from collections.abc import Iterator
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from fastapi import FastAPI
 
+from graphs.clients import Store
 from graphs.face import FaceFlow
 from graphs.http.gateway import http_application
 from graphs.media import MediaReader, MediaRules
 from graphs.services import Services
 from graphs.settings import Gateway
 from graphs.status import ServeStatus
+from graphs.store import Registrations
+from graphs.stores import Stores
 
 REFERENCE = "#/components/schemas/"
 ERROR = "ErrorResponse"
@@ -44,10 +47,16 @@ def _routes(routes: list[tuple[str, dict[str, Any]]]) -> str:
     lines = ["## Routes\n", "| route | takes | answers | errors | |", "|---|---|---|---|---|"]
     for name, operation in routes:
         takes = _content(operation.get("requestBody", {}))
-        answers = _content(operation["responses"]["200"])
-        errors = ", ".join(sorted(status for status in operation["responses"] if status != "200"))
+        answers = ", ".join(
+            _answer(code, said) for code, said in operation["responses"].items() if code < "300"
+        )
+        errors = ", ".join(sorted(status for status in operation["responses"] if status >= "300"))
         lines.append(f"| `{name}` | {takes} | {answers} | {errors} | {_cell(operation['description'])} |")
     return "\n".join(lines) + "\n"
+
+
+def _answer(status: str, response: dict[str, Any]) -> str:
+    return _content(response) or status
 
 
 def _errors(routes: list[tuple[str, dict[str, Any]]]) -> str:
@@ -119,7 +128,18 @@ def bare_application() -> FastAPI:
     """The routes without models: enough to describe them."""
     media = MediaReader(MediaRules())
     flow = FaceFlow({}, media)
-    return http_application(Services(Gateway(), (), ServeStatus((), ""), flow, media, started_at=0))
+    store = cast(Store, None)  # nothing is asked of it
+    services = Services(
+        settings=Gateway(),
+        models=(),
+        status=ServeStatus((), ""),
+        face=flow,
+        media=media,
+        people={"face": Registrations("face", store)},
+        stores=Stores(store),
+        started_at=0,
+    )
+    return http_application(services)
 
 
 if __name__ == "__main__":

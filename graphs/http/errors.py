@@ -110,6 +110,7 @@ class ErrorResponse(BaseModel):
 MEANING = {
     400: "the request is malformed or a value is out of range",
     401: "no API key, or a wrong one",
+    408: "the body did not come in time",
     404: "no face in the picture, or an unknown model or id; the message says which",
     412: "liveness asked of a model that has no liveness weights",
     413: "the body or the picture is too large",

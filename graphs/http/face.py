@@ -1,28 +1,34 @@
 """The face routes."""
 
+import math
 import time
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Request, Response
 
 from graphs.face import AnalyzedFace, FaceFlow
+from graphs.http.deadline import Deadline
 from graphs.http.errors import documented
 from graphs.http.wire import face as wire
+from graphs.http.wire.registrations import IdentifyResponse, Registered
+from graphs.services import Services
+from graphs.store import Registrations
 
 
-def _flow(request: Request) -> FaceFlow:
-    flow: FaceFlow = request.app.state.face
-    return flow
+async def _flow(request: Request) -> FaceFlow:
+    services: Services = request.app.state.services
+    return services.face
 
 
-def _deadline(request: Request) -> float:
-    return time.time() + float(request.app.state.deadline_s)
+async def _people(request: Request) -> Registrations:
+    services: Services = request.app.state.services
+    return services.people["face"]
 
 
 Flow = Annotated[FaceFlow, Depends(_flow)]
-Deadline = Annotated[float, Depends(_deadline)]
+People = Annotated[Registrations, Depends(_people)]
 
-COMMON = (400, 401, 404, 413, 415, 503, 504)
+COMMON = (400, 401, 404, 408, 413, 415, 503, 504)
 router = APIRouter(tags=["faces"])
 
 
@@ -61,6 +67,37 @@ async def embed(body: wire.EmbedRequest, flow: Flow, deadline: Deadline) -> wire
     """The L2-normalised embedding of the largest face."""
     embedding, model = await flow.embed(body.model, body.img, deadline)
     return wire.EmbedResponse(embedding=embedding.tolist(), dim=len(embedding), model=model)
+
+
+@router.post("/v1/face/register", responses=documented(*COMMON, 507))
+async def register(body: wire.RegisterRequest, flow: Flow, people: People, deadline: Deadline) -> Registered:
+    """Enrols the largest face under a name; several pictures of a person may share one name."""
+    embedding, model = await flow.embed(body.model, body.img, deadline)
+    made = await people.register(
+        embedding, model, name=body.name, labels=body.labels, store=body.store, deadline=deadline
+    )
+    return Registered(id=made.id, name=made.name, registered_at=made.registered_at)
+
+
+@router.post("/v1/face/identify", responses=documented(*COMMON), response_model_exclude_none=True)
+async def identify(
+    body: wire.IdentifyRequest, flow: Flow, people: People, deadline: Deadline, response: Response
+) -> IdentifyResponse:
+    """The registrations nearest to the largest face, nearest first; `match` tells which are near enough."""
+    embedding, model = await flow.embed(body.model, body.img, deadline)
+    found = await people.identify(
+        embedding,
+        model,
+        threshold=body.threshold or flow.node(model).threshold,
+        deadline=deadline,
+        top_k=body.top_k,
+        store=body.store,
+        labels=body.labels,
+        best_per_name=body.best_per_name,
+    )
+    if found.age_s:
+        response.headers["Age"] = str(math.ceil(found.age_s))
+    return IdentifyResponse.of(found)
 
 
 @router.post("/v1/detection", responses=documented(*COMMON))

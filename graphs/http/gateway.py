@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from ray import serve
+from ray.serve.handle import DeploymentHandle
 from starlette.middleware.cors import CORSMiddleware
 
 from graphs.clients import (
@@ -15,9 +16,10 @@ from graphs.clients import (
     RemoteFaceDetector,
     RemoteFaceLiveness,
     RemoteFaceRecognizer,
+    RemoteStore,
 )
 from graphs.face import FaceFlow, FaceNode
-from graphs.http import errors, face, system
+from graphs.http import errors, face, registrations, stores, system
 from graphs.http.auth import ApiKeys
 from graphs.http.content import JsonByDefault
 from graphs.http.limits import Admission, BodyLimit
@@ -26,6 +28,8 @@ from graphs.media import MediaReader, MediaRules
 from graphs.services import Services
 from graphs.settings import AppArgs, ModelFile
 from graphs.status import ServeStatus
+from graphs.store import Registrations
+from graphs.stores import Stores
 from graphs.wiring import FaceWiring
 
 DESCRIPTION = "Who is in a picture, who is speaking, what is said. API of LocalAI, OpenAI and pyannoteAI."
@@ -44,15 +48,15 @@ def http_application(services: Services, *, echo_request_ids: bool = True) -> Fa
 
     app = FastAPI(title="presence", description=DESCRIPTION, version=errors.VERSION, lifespan=lifespan)
     app.state.services = services
-    app.state.face = services.face
-    app.state.deadline_s = services.settings.deadline_s
     errors.install(app)
     app.include_router(face.router)
+    app.include_router(registrations.router("face"))
+    app.include_router(stores.router)
     app.include_router(system.router)
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign] # the documented way to change it
     settings = services.settings
     app.add_middleware(JsonByDefault)
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes, max_s=settings.deadline_s)
     app.add_middleware(Admission, max_in_flight=settings.max_in_flight)
     if services.api_keys:
         app.add_middleware(ApiKeys, keys=services.api_keys)
@@ -91,15 +95,19 @@ class Gateway:
         args: AppArgs,
         models: tuple[ModelFile, ...],
         faces: tuple[FaceWiring, ...],
+        store: DeploymentHandle[Any],
         api_keys: frozenset[str],
     ) -> None:
         media = MediaReader(media_rules(args))
+        remote = RemoteStore(store)
         self._services = Services(
             settings=args.gateway,
             models=models,
             status=ServeStatus((model.name for model in models), serve.get_replica_context().app_name),
             face=FaceFlow({wiring.name: face_node(wiring) for wiring in faces}, media),
             media=media,
+            people={"face": Registrations("face", remote)},
+            stores=Stores(remote),
             started_at=int(time.time()),
             api_keys=api_keys,
         )

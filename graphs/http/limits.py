@@ -19,26 +19,27 @@ DROPPING_S = 5.0
 
 
 class BodyLimit:
-    """ASGI middleware: 413 for a body of more than `max_bytes`.
+    """ASGI middleware: 413 for a body of more than `max_bytes`, 408 for one that takes over `max_s` to come.
 
     A declared length is refused before anything is read; a body without one is counted as it comes.
     After the answer a little more of the body is read and dropped, so that a client that writes
     before it reads gets the answer rather than a broken connection.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, max_s: float) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._max_s = max_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        exchange = _CountedExchange(scope, receive, send, self._max_bytes)
+        exchange = _CountedExchange(scope, receive, send, self._max_bytes, self._max_s)
         declared = headers.get("content-length", "")
         if declared.isdecimal() and (len(declared) > 18 or int(declared) > self._max_bytes):
-            await exchange.refuse(more="expect" not in headers)
+            await exchange.refuse_size(more="expect" not in headers)
             return
         try:
             await self._app(scope, exchange.receive, exchange.send)
@@ -48,26 +49,33 @@ class BodyLimit:
 
 
 class _CountedExchange:
-    """One request. Once its body is too large the application sees a client that has gone."""
+    """One request. Once its body is too large or too late the application sees a client that has gone."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, max_bytes: int) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, max_bytes: int, max_s: float) -> None:
         self._scope = scope
         self._receive = receive
         self._send = send
         self._max_bytes = max_bytes
+        self._until = asyncio.get_running_loop().time() + max_s
+        self._complete = False
         self._received = 0
         self._started = False
         self.refused = False
 
     async def receive(self) -> Message:
-        if self._received > self._max_bytes:
+        if self.refused or self._received > self._max_bytes:
             return {"type": "http.disconnect"}
-        message = await self._receive()
+        try:
+            async with asyncio.timeout_at(None if self._complete else self._until):
+                message = await self._receive()
+        except TimeoutError:
+            await self._refuse(408, "the request body did not come in time", more=False)
+            return {"type": "http.disconnect"}
+        self._complete = self._complete or not message.get("more_body", False)
         self._received += len(message.get("body", b""))
         if self._received <= self._max_bytes:
             return message
-        if not self._started:
-            await self.refuse(more=message.get("more_body", False))
+        await self.refuse_size(more=message.get("more_body", False))
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
@@ -75,8 +83,13 @@ class _CountedExchange:
             self._started = True
             await self._send(message)
 
-    async def refuse(self, more: bool) -> None:
+    async def refuse_size(self, more: bool) -> None:
         """Answers 413, then drops what still comes if there is `more`."""
+        await self._refuse(413, f"the request body has more than {self._max_bytes} bytes", more)
+
+    async def _refuse(self, status: int, reason: str, more: bool) -> None:
+        if self._started:
+            return
         self.refused = True
 
         async def send(message: Message) -> None:
@@ -87,8 +100,7 @@ class _CountedExchange:
             await self._drop_rest()
             await self._send({"type": "http.response.body", "body": b""})
 
-        message = f"the request body has more than {self._max_bytes} bytes"
-        response = error_response(413, message, headers={"Connection": "close"})
+        response = error_response(status, reason, headers={"Connection": "close"})
         await response(self._scope, self._receive, send)
 
     async def _drop_rest(self) -> None:

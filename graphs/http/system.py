@@ -12,7 +12,7 @@ from graphs.metrics import scrape
 from graphs.services import Services
 
 
-def _services(request: Request) -> Services:
+async def _services(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
 

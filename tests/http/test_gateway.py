@@ -4,7 +4,7 @@ import base64
 import json
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import cv2
 import httpx
@@ -18,12 +18,15 @@ from deployments.face import FaceAttributes, FaceDetector, FaceRecognizer, FaceS
 from deployments.messages import Crops, DetectRequest, FoundFaces
 from engines.errors import PresenceError
 from engines.types import Demographics, EngineOptions, Image
+from graphs.clients import Store
 from graphs.face import FaceFlow, FaceNode
 from graphs.http.apidoc import page
 from graphs.http.gateway import http_application, media_rules
 from graphs.media import MediaReader
 from graphs.services import Services
 from graphs.settings import AppArgs, Gateway, Media, ModelFile
+from graphs.store import Registrations
+from graphs.stores import Stores
 
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,7 +83,8 @@ class States:
 def application(
     states: States | None = None, keys: frozenset[str] = frozenset(), echo: bool = True, **gateway: object
 ) -> FastAPI:
-    """Two models over the same parts; the second has liveness."""
+    """Two models over the same parts; the second has liveness. The store is not asked."""
+    store = cast(Store, None)
     parts = Parts()
     bare = FaceNode("fake", 0.1, parts, parts, parts, ("genderage",))
     alive = FaceNode("alive", 0.1, parts, parts, parts, ("genderage",), parts)
@@ -92,6 +96,8 @@ def application(
         status=states or States(fake="ready", alive="ready"),
         face=FaceFlow({"fake": bare, "alive": alive}, media),
         media=media,
+        people={"face": Registrations("face", store)},
+        stores=Stores(store),
         started_at=1_700_000_000,
         api_keys=keys,
     )

@@ -57,12 +57,12 @@ def is_too_large(answer: httpx.Response) -> bool:
 
 @pytest.mark.parametrize("size", [0, 1, LIMIT])
 async def test_a_declared_body_up_to_the_limit_arrives_whole(size: int) -> None:
-    async with client(BodyLimit(length, LIMIT)) as http:
+    async with client(BodyLimit(length, LIMIT, 5)) as http:
         assert (await http.post("/", content=b"x" * size)).text == str(size)
 
 
 async def test_a_counted_body_up_to_the_limit_arrives_whole() -> None:
-    async with client(BodyLimit(length, LIMIT)) as http:
+    async with client(BodyLimit(length, LIMIT, 5)) as http:
         assert (await http.post("/", content=chunks(60, 0, 40))).text == "100"
 
 
@@ -99,21 +99,21 @@ async def never(scope: Scope, receive: Receive, send: Send) -> None:
 @pytest.mark.parametrize("declared", [b"101", b"9" * 5000])
 async def test_a_declared_body_over_the_limit_is_refused_before_it_is_read(declared: bytes) -> None:
     headers = [(b"content-length", declared)]
-    assert await scripted(BodyLimit(never, LIMIT), headers, part(60), part(41, more=False)) == [
+    assert await scripted(BodyLimit(never, LIMIT, 5), headers, part(60), part(41, more=False)) == [
         "status 413", 60, 41, "end",
     ]  # fmt: skip
 
 
 async def test_a_client_that_asks_first_is_not_asked_to_send() -> None:
     headers = [(b"content-length", b"101"), (b"expect", b"100-continue")]
-    assert await scripted(BodyLimit(never, LIMIT), headers, part(101)) == ["status 413", "end"]
+    assert await scripted(BodyLimit(never, LIMIT, 5), headers, part(101)) == ["status 413", "end"]
 
 
 @pytest.mark.parametrize("headers", [[], [(b"content-length", b"5")], [(b"content-length", b"\xb2")]])
 async def test_a_body_that_grows_over_the_limit_is_refused_at_once(
     headers: list[tuple[bytes, bytes]],
 ) -> None:
-    limited = BodyLimit(length, LIMIT)
+    limited = BodyLimit(length, LIMIT, 5)
     parts = part(60), part(41), part(1), part(2, more=False), part(3)
     assert await scripted(limited, headers, *parts) == [60, 41, "status 413", 1, 2, "end"]
     assert await scripted(limited, headers, part(101, more=False), part(3)) == [101, "status 413", "end"]
@@ -123,12 +123,12 @@ async def test_a_body_that_grows_over_the_limit_is_refused_at_once(
 
 async def test_only_so_much_of_a_refused_body_is_dropped() -> None:
     half = part(DROPPED_BYTES // 2)
-    happened = await scripted(BodyLimit(length, LIMIT), [], part(101), half, half, part(1))
+    happened = await scripted(BodyLimit(length, LIMIT, 5), [], part(101), half, half, part(1))
     assert happened == [101, "status 413", DROPPED_BYTES // 2, DROPPED_BYTES // 2, "end"]
 
 
 async def test_a_client_that_writes_before_it_reads_gets_the_answer() -> None:
-    config = uvicorn.Config(BodyLimit(length, 1000), port=0, log_level="error", ws="none", lifespan="off")
+    config = uvicorn.Config(BodyLimit(length, 1000, 5), port=0, log_level="error", ws="none", lifespan="off")
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         serving = asyncio.create_task(server.serve([listener]))
@@ -143,7 +143,7 @@ async def test_a_client_that_writes_before_it_reads_gets_the_answer() -> None:
 
 @pytest.mark.parametrize("app", [length, fastapi_length()], ids=["asgi", "fastapi"])
 async def test_one_error_body_whoever_reads(app: ASGIApp) -> None:
-    async with client(BodyLimit(app, LIMIT)) as http:
+    async with client(BodyLimit(app, LIMIT, 5)) as http:
         assert is_too_large(await http.post("/", content=b"x" * 101))
         assert is_too_large(await http.post("/", content=chunks(60, 41)))
 
@@ -156,13 +156,13 @@ async def test_an_answer_that_has_begun_is_left_alone() -> None:
         assert (await receive())["type"] == "http.disconnect"
         await send({"type": "http.response.body", "body": b"end"})
 
-    happened = await scripted(BodyLimit(early, LIMIT), [], part(100), part(1), part(1))
+    happened = await scripted(BodyLimit(early, LIMIT, 5), [], part(100), part(1), part(1))
     assert happened == ["status 200", 100, 1, "end"]
 
 
 async def test_a_client_that_really_leaves_is_not_hidden() -> None:
     with pytest.raises(ClientDisconnect):
-        await scripted(BodyLimit(length, LIMIT), [], part(1), {"type": "http.disconnect"})
+        await scripted(BodyLimit(length, LIMIT, 5), [], part(1), {"type": "http.disconnect"})
 
 
 class Held:
@@ -241,7 +241,51 @@ async def test_other_scopes_pass_untouched() -> None:
     async def send(message: Message) -> None:
         raise AssertionError(message)
 
-    for app in (BodyLimit(note, 0), Admission(note, 0)):
+    for app in (BodyLimit(note, 0, 5), Admission(note, 0)):
         for kind in ("lifespan", "websocket"):
             await app({"type": kind, "headers": []}, receive, send)
     assert seen == ["lifespan", "websocket"] * 2
+
+
+async def test_a_body_that_does_not_come_is_answered_408() -> None:
+    sent: list[Message] = []
+
+    async def stalled() -> Message:
+        if sent or asked:
+            await asyncio.Event().wait()
+        asked.append(1)
+        return {"type": "http.request", "body": b"half", "more_body": True}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    asked: list[int] = []
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
+    async with asyncio.timeout(10):
+        await BodyLimit(length, 100, 0.05)(scope, stalled, send)
+    assert sent[0]["status"] == 408
+
+
+async def test_a_complete_body_may_wait_for_its_answer() -> None:
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        await length(scope, receive, send)
+        assert (await receive())["type"] == "http.disconnect"
+
+    gone = asyncio.Event()
+    messages = [{"type": "http.request", "body": b"all", "more_body": False}]
+    statuses: list[int] = []
+
+    async def receive() -> Message:
+        if messages:
+            return messages.pop()
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        statuses.append(message.get("status", 0))
+
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
+    asyncio.get_running_loop().call_later(0.2, gone.set)
+    async with asyncio.timeout(10):
+        await BodyLimit(slow, 100, 0.05)(scope, receive, send)
+    assert statuses[0] == 200

@@ -81,7 +81,7 @@ def running(
 ) -> Iterator[Service]:
     port, log = free_port(), directory / "serve.log"
     url = f"http://127.0.0.1:{port}"
-    process = start(arguments, port, log, env or {})
+    process = start(arguments, port, log, {"HOME": str(directory), **(env or {})})
     try:
         ready = wait_until_ready(process, url, log)
         yield Service(url, port, process.pid, log, ready, key)
@@ -155,6 +155,7 @@ def service_config(shared: Path, keys: Path) -> dict[str, Any]:
                     "models": models,
                     "gateway": {"api_keys_file": str(keys), "cors_origins": ["https://app.example"]},
                     "media": {"allow_networks": ["127.0.0.2/32"]},
+                    "store": {"directory": str(keys.parent / "store"), "replicas": {"min_replicas": 3}},
                 },
             }
         ],
@@ -194,7 +195,7 @@ def serve_with(
     return started
 
 
-REPLICA = re.compile(r"ray::ServeReplica:presence:(Gateway|[\w-]+\.[a-z]+)")
+REPLICA = re.compile(r"ray::ServeReplica:presence:(Gateway|store|[\w-]+\.[a-z]+)")
 
 
 def process_title(process: psutil.Process) -> str:

@@ -231,6 +231,7 @@ def test_a_body_over_the_limit_is_refused(small: Service, declared: bool) -> Non
 DEEP = b"[" * 100_000 + b"]" * 100_000
 
 HOSTILE = {
+    "lone surrogate in a data URI": b'{"img": "data:\\ud800,\\ud800", "img1": "data:,\\ud800", "img2": "x"}',
     "nothing": b"",
     "null": b"null",
     "list": b"[]",

@@ -5,10 +5,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field
 
 from engines.types import Box
+from graphs.http.wire.registrations import Labels, Name, StoreName, Threshold
 
-Threshold = Annotated[
-    float, Field(ge=0, le=2, allow_inf_nan=False, description="cosine distance; 0 or absent: the model's own")
-]
 Model = Annotated[str | None, Field(description="model name; absent: the first face model", max_length=128)]
 Picture = Annotated[str, Field(description="URL, data URI or base64 of a picture")]
 
@@ -64,7 +62,7 @@ class AnalyzeRequest(Request):
 
     img: Picture
     actions: list[Literal["age", "gender", "emotion", "race"]] = Field(
-        default_factory=list, description="what to compute; empty: all that the model supports"
+        default_factory=list, max_length=16, description="what to compute; empty: all that the model supports"
     )
     anti_spoofing: bool = Field(False, description="also check that each face is alive")
 
@@ -101,6 +99,26 @@ class EmbedResponse(BaseModel):
     embedding: list[float]
     dim: int
     model: str
+
+
+class RegisterRequest(Request):
+    """A face to enrol."""
+
+    img: Picture
+    name: Name = Field(description="label of the person; not empty")
+    labels: Labels = Field(default_factory=dict)
+    store: StoreName | None = None
+
+
+class IdentifyRequest(Request):
+    """A face to look for among the registrations made with the same model."""
+
+    img: Picture
+    top_k: int = Field(5, le=1000, description="matches at most; 0 or less: 5")
+    threshold: Threshold | None = None
+    store: StoreName | None = None
+    labels: Labels = Field(default_factory=dict, description="only registrations that carry all of these")
+    best_per_name: bool = Field(False, description="one match a name: its nearest sample")
 
 
 class DetectionRequest(Request):

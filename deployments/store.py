@@ -1,0 +1,182 @@
+"""The store as a Serve deployment: every replica answers with every acknowledged write."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deployments.batching import Batcher
+from deployments.messages import Found, Page, SearchRequest
+from deployments.metrics import BatchMetrics
+from engines.errors import PresenceError
+from engines.store import Filter, NewRecord, Stored
+from engines.store.faiss_index import IndexOptions
+from engines.store.journal import SqlJournal
+from engines.store.replica import StoreReplica
+
+T = TypeVar("T")
+
+READERS = 4
+"""Threads for reads of the journal beside searches and writes."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSpec:
+    """What a replica needs. url: of the journal; snapshots: directory, None for none.
+
+    allow_stale: whether searches go on from memory while the journal is away.
+    """
+
+    url: str
+    index: IndexOptions = field(default_factory=IndexOptions)
+    snapshots: Path | None = None
+    snapshot_every_s: float = 300.0
+    allow_stale: bool = False
+
+
+class VectorStore:
+    """Journal and indexes. Searches of many callers become one FAISS call, writes one transaction."""
+
+    def __init__(self, spec: StoreSpec) -> None:
+        self._journal = SqlJournal(spec.url)
+        self._replica = StoreReplica(self._journal, spec.index, spec.snapshots, remember=spec.allow_stale)
+        self._allow_stale = spec.allow_stale
+        self._replica.catch_up()
+        self._searches: Batcher[SearchRequest, Found] = Batcher(
+            self._search_all, max_size=1, wait_s=0.0, observer=BatchMetrics("store", "search")
+        )
+        self._writes: Batcher[NewRecord, int] = Batcher(
+            self._append_all, max_size=1, wait_s=0.0, observer=BatchMetrics("store", "write")
+        )
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="journal")
+        self._upkeep_every_s = spec.snapshot_every_s if spec.snapshots else 0.0
+        self._upkeep: asyncio.Task[None] | None = None
+
+    async def reconfigure(self, config: dict[str, float]) -> None:
+        """Takes max_batch_size from `user_config`; starts the snapshots."""
+        self._searches.max_size = self._writes.max_size = int(config["max_batch_size"])
+        if self._upkeep is None and self._upkeep_every_s:
+            self._upkeep = asyncio.create_task(self._keep_up())
+
+    async def check_health(self) -> None:
+        """The process answers; a journal that is away is no reason to restart a replica."""
+
+    async def register(self, records: Sequence[NewRecord], deadline: float) -> list[int] | PresenceError:
+        """Positions of the records, once they are durable."""
+        try:
+            return list(await asyncio.gather(*(self._writes.submit(record, deadline) for record in records)))
+        except PresenceError as error:
+            return error
+
+    async def put(self, records: Sequence[NewRecord], _: float) -> bool | PresenceError:
+        """Writes records; one whose id lives keeps its embedding and takes the new value."""
+
+        def write() -> bool:
+            positions = self._journal.append(records)
+            stored = self._journal.stored(positions)
+            for position, record in zip(positions, records, strict=True):
+                if position in stored and stored[position].value != record.value:
+                    self._journal.update(record.space.namespace, record.id, value=record.value)
+            return True
+
+        return await self._read(write)
+
+    async def search(self, request: SearchRequest, deadline: float) -> Found | PresenceError:
+        """The nearest records of a space, best first."""
+        try:
+            return await self._searches.submit(request, deadline)
+        except PresenceError as error:
+            return error
+
+    async def delete(self, request: tuple[str, Sequence[str]], _: float) -> list[str] | PresenceError:
+        """Deletes ids of a namespace; the ids that lived."""
+        return await self._read(partial(self._journal.delete, *request))
+
+    async def update(
+        self, request: tuple[str, str, str | None, Mapping[str, str] | None], _: float
+    ) -> bool | PresenceError:
+        """Namespace, id, new name and new labels (None: as they are). False when no such record lives."""
+        namespace, record_id, name, labels = request
+        return await self._read(partial(self._journal.update, namespace, record_id, name=name, labels=labels))
+
+    async def get(self, request: tuple[str, str], _: float) -> Stored | PresenceError | None:
+        """The living record of a namespace and id."""
+        return await self._read(partial(self._journal.get, *request))
+
+    async def listed(self, request: tuple[str, Filter, int, int], _: float) -> Page | PresenceError:
+        """Namespace, filter, position to start behind, limit."""
+        namespace, chosen, after, limit = request
+
+        def page() -> Page:
+            records = self._journal.listed(namespace, chosen, after=after, limit=limit)
+            return Page(tuple(records), self._journal.count(namespace, chosen))
+
+        return await self._read(page)
+
+    async def namespaces(self, prefix: str, _: float) -> list[str] | PresenceError:
+        """Namespaces that hold records and start with a prefix."""
+
+        def names() -> list[str]:
+            return sorted(
+                {space.namespace for space in self._journal.spaces() if space.namespace.startswith(prefix)}
+            )
+
+        return await self._read(names)
+
+    async def embeddings(
+        self, positions: Sequence[int], _: float
+    ) -> dict[int, NDArray[np.float32]] | PresenceError:
+        """Embeddings of living records by position."""
+        return await self._read(partial(self._journal.embeddings, positions))
+
+    async def _read(self, call: Callable[[], T]) -> T | PresenceError:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._readers, call)
+        except PresenceError as error:
+            return error
+
+    async def _keep_up(self) -> None:
+        while True:
+            await asyncio.sleep(self._upkeep_every_s)
+            await self._read(self._replica.snapshot)
+
+    def _append_all(self, records: list[NewRecord]) -> list[int | PresenceError]:
+        try:
+            return list(self._journal.append(records))
+        except PresenceError as error:
+            if len(records) == 1:
+                return [error]
+        return [self._append_all([record])[0] for record in records]
+
+    def _search_all(self, requests: list[SearchRequest]) -> list[Found | PresenceError]:
+        """One FAISS call for the requests that share space and filter."""
+        answers: dict[int, Found | PresenceError] = {}
+
+        groups: dict[str, list[int]] = {}
+        for index, request in enumerate(requests):
+            alike = repr((request.space, len(request.query), request.only))
+            groups.setdefault(alike, []).append(index)
+        for together in groups.values():
+            answers.update(zip(together, self._search([requests[i] for i in together]), strict=True))
+        return [answers[index] for index in range(len(requests))]
+
+    def _search(self, requests: list[SearchRequest]) -> Sequence[Found | PresenceError]:
+        first = requests[0]
+        depth = max(request.k for request in requests)
+        queries = np.stack([request.query for request in requests])
+        try:
+            answer = self._replica.search(
+                first.space, queries, depth, first.only, allow_stale=self._allow_stale
+            )
+        except PresenceError as error:
+            return [error] * len(requests)
+        return [
+            Found(tuple(matches[: request.k]), answer.age_s)
+            for request, matches in zip(requests, answer.matches, strict=True)
+        ]

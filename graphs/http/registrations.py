@@ -1,0 +1,83 @@
+"""The routes of registrations that faces and voices share: forget, list, get, change, delete."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from engines.errors import InvalidInput
+from engines.store import Filter
+from graphs.http.deadline import Deadline
+from graphs.http.errors import documented
+from graphs.http.wire import registrations as wire
+from graphs.services import Services
+from graphs.store import Registrations
+
+COMMON = (400, 401, 404, 503, 504)
+WRITING = (*COMMON, 408, 413, 507)
+
+StoreQuery = Annotated[wire.StoreName | None, Query()]
+
+
+def router(kind: str) -> APIRouter:
+    """The routes under `/v1/{kind}/`."""
+    routes = APIRouter(prefix=f"/v1/{kind}", tags=[f"{kind}s"])
+
+    def people(request: Request) -> Registrations:
+        services: Services = request.app.state.services
+        return services.people[kind]
+
+    @routes.post("/forget", status_code=204, responses=documented(*WRITING))
+    async def forget(request: Request, body: wire.ForgetRequest, deadline: Deadline) -> Response:
+        """Deletes a registration for good: embedding, name and labels."""
+        await people(request).forget(body.id, body.store, deadline)
+        return Response(status_code=204)
+
+    @routes.get("/registrations", responses=documented(*COMMON), response_model_exclude_none=True)
+    async def listed(
+        request: Request, query: Annotated[wire.ListQuery, Query()], deadline: Deadline
+    ) -> wire.RegistrationPage:
+        """Registrations of a store, oldest first, page by page."""
+        chosen = Filter(query.name, pairs(query.label))
+        found, total = await people(request).listed(
+            chosen, query.store, after=int(query.cursor or 0), limit=query.limit, deadline=deadline
+        )
+        return wire.RegistrationPage(
+            data=[wire.RegistrationCard.of(one) for one in found],
+            total=total,
+            next_cursor=str(found[-1].position) if len(found) == query.limit else None,
+        )
+
+    @routes.get("/registrations/{record_id}", responses=documented(*COMMON))
+    async def get(
+        request: Request, record_id: str, deadline: Deadline, store: StoreQuery = None
+    ) -> wire.RegistrationCard:
+        """One registration."""
+        return wire.RegistrationCard.of(await people(request).get(record_id, store, deadline))
+
+    @routes.patch("/registrations/{record_id}", responses=documented(*WRITING))
+    async def change(
+        request: Request, record_id: str, body: wire.Change, deadline: Deadline, store: StoreQuery = None
+    ) -> wire.RegistrationCard:
+        """Changes the name, the labels, or both."""
+        changed = await people(request).update(
+            record_id, name=body.name, labels=body.labels, store=store, deadline=deadline
+        )
+        return wire.RegistrationCard.of(changed)
+
+    @routes.delete("/registrations/{record_id}", status_code=204, responses=documented(*WRITING))
+    async def delete(
+        request: Request, record_id: str, deadline: Deadline, store: StoreQuery = None
+    ) -> Response:
+        """Deletes a registration for good."""
+        await people(request).forget(record_id, store, deadline)
+        return Response(status_code=204)
+
+    return routes
+
+
+def pairs(labels: list[str]) -> dict[str, str]:
+    """Labels of a query, each written key:value. Raises InvalidInput."""
+    split = [label.partition(":") for label in labels]
+    if not all(colon and key for key, colon, _ in split):
+        raise InvalidInput("label: write key:value")
+    return {key: value for key, _, value in split}

@@ -1,0 +1,91 @@
+"""LocalAI's generic stores: keys are vectors, values are text."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from deployments.messages import SearchRequest
+from engines.errors import InvalidInput
+from engines.store import Filter, NewRecord, Space
+from graphs.clients import Store
+
+Key = tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """Keys with their values; similarities (cosine, -1..1) only where something was searched for."""
+
+    keys: tuple[Key, ...] = ()
+    values: tuple[str, ...] = ()
+    similarities: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Keys are told apart by exact equality as 32-bit floats. Each store is a namespace of its own."""
+
+    store: Store = field(repr=False)
+
+    async def set(self, name: str, keys: Sequence[Key], values: Sequence[str], deadline: float) -> None:
+        """Writes each value under its key; a key that is there takes the new value."""
+        if not keys or len(keys) != len(values):
+            raise InvalidInput("keys and values: as many of one as of the other, at least one")
+        space = self._space(name)
+        vectors = [_vector(key) for key in keys]
+        if len({len(vector) for vector in vectors}) > 1:
+            raise InvalidInput("keys: all of one length")
+        latest = {key_id(vector): (vector, value) for vector, value in zip(vectors, values, strict=True)}
+        records = [NewRecord(one, space, vector, value=value) for one, (vector, value) in latest.items()]
+        await self.store.put(records, deadline)
+
+    async def get(self, name: str, keys: Sequence[Key], deadline: float) -> Entries:
+        """The entries of the keys that are there, in the order of the request."""
+        if not keys:
+            raise InvalidInput("keys: at least one")
+        found: dict[str, str] = {}
+        vectors = [_vector(key) for key in keys]
+        for vector in vectors:
+            stored = await self.store.get((self._space(name).namespace, key_id(vector)), deadline)
+            if stored is not None:
+                found[stored.id] = stored.value or ""
+        there = [(key_id(vector), vector) for vector in vectors if key_id(vector) in found]
+        return Entries(
+            tuple(tuple(vector.tolist()) for _, vector in there), tuple(found[one] for one, _ in there)
+        )
+
+    async def delete(self, name: str, keys: Sequence[Key], deadline: float) -> None:
+        """Deletes the entries of the keys; those that are not there are no error."""
+        if not keys:
+            raise InvalidInput("keys: at least one")
+        ids = [key_id(_vector(key)) for key in keys]
+        await self.store.delete((self._space(name).namespace, ids), deadline)
+
+    async def find(self, name: str, key: Key, top_k: int, deadline: float) -> Entries:
+        """The entries nearest to a key by cosine similarity, best first."""
+        request = SearchRequest(self._space(name), _vector(key), top_k, Filter())
+        matches = (await self.store.search(request, deadline)).matches
+        vectors = await self.store.embeddings([match.position for match in matches], deadline)
+        living = [match for match in matches if match.position in vectors]
+        return Entries(
+            tuple(tuple(vectors[match.position].tolist()) for match in living),
+            tuple(match.stored.value or "" for match in living),
+            tuple(min(max(match.similarity, -1.0), 1.0) for match in living),
+        )
+
+    def _space(self, name: str) -> Space:
+        return Space(f"stores/{name}", "")
+
+
+def key_id(vector: np.ndarray) -> str:
+    """The id of a key: a digest of its 32-bit floats; -0 equals 0."""
+    return hashlib.sha256((vector + 0.0).astype("<f4").tobytes()).hexdigest()
+
+
+def _vector(key: Key) -> np.ndarray:
+    vector = np.asarray(key, np.float32)
+    if not vector.size or not np.isfinite(vector).all():
+        raise InvalidInput("keys: finite numbers, at least one")
+    return vector
