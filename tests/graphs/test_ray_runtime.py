@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import psutil  # type: ignore[import-untyped]  # ships no types
 import pytest
 
@@ -273,3 +274,26 @@ def test_haproxy_gets_its_other_arguments_unchanged() -> None:
         [sys.executable, "-m", "graphs.haproxy_loopback", "-v"], capture_output=True, text=True, check=True
     )
     assert answer.stdout.startswith("HAProxy version")
+
+
+def test_haproxy_without_a_gateway_answers_503_in_the_shape_of_all_errors(written: Setup) -> None:
+    (front,) = ray_runtime._free_ports(1)
+    (nobody,) = ray_runtime._free_ports(1)
+    page, pid_file = written.config.with_name("500.http"), written.config.with_name("pid")
+    page.write_text("HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n")
+    codes = "".join(f"    errorfile {code} {page}\n" for code in (502, 503, 504))
+    written.config.write_text(
+        "defaults\n    mode http\n    timeout connect 1s\n    timeout client 9s\n    timeout server 9s\n"
+        f"{codes}"
+        f"frontend front\n    bind 127.0.0.1:{front}\n    default_backend gone\n"
+        f"backend gone\n    server one 127.0.0.1:{nobody}\n"
+    )
+    arguments = ["-m", "graphs.haproxy_loopback", "-D", "-p", str(pid_file), "-f", str(written.config)]
+    subprocess.run([sys.executable, *arguments], check=True)
+    try:
+        answer = httpx.get(f"http://127.0.0.1:{front}/v1/models", trust_env=False, timeout=20)
+    finally:
+        os.kill(int(pid_file.read_text()), signal.SIGTERM)
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "1"
+    assert answer.json()["error"]["code"] == 503
