@@ -1,6 +1,7 @@
 """The store as a Serve deployment: every replica answers with every acknowledged write."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -14,13 +15,15 @@ from numpy.typing import NDArray
 from deployments.batching import Batcher
 from deployments.messages import Found, Page, SearchRequest
 from deployments.metrics import BatchMetrics
-from engines.errors import PresenceError
+from engines.errors import InvalidInput, PresenceError
 from engines.store import Filter, NewRecord, Stored
 from engines.store.faiss_index import IndexOptions
 from engines.store.journal import SqlJournal
 from engines.store.replica import StoreReplica
 
 T = TypeVar("T")
+
+logger = logging.getLogger("presence.store")
 
 READERS = 4
 """Threads for reads of the journal beside searches and writes."""
@@ -142,22 +145,27 @@ class VectorStore:
             return error
 
     async def _keep_up(self) -> None:
+        """The replica whose turn comes first writes for all that share the folder."""
         while True:
             await asyncio.sleep(self._upkeep_every_s)
-            await self._read(self._replica.snapshot)
+            outcome = await self._read(self._replica.snapshot)
+            if isinstance(outcome, PresenceError):
+                logger.warning("snapshot: %s", outcome.message)
 
     def _append_all(self, records: list[NewRecord]) -> list[int | PresenceError]:
+        """One transaction; when a record is refused, one for each, so that it is refused alone."""
         try:
             return list(self._journal.append(records))
-        except PresenceError as error:
+        except InvalidInput as error:
             if len(records) == 1:
                 return [error]
+        except PresenceError as error:
+            return [error] * len(records)
         return [self._append_all([record])[0] for record in records]
 
     def _search_all(self, requests: list[SearchRequest]) -> list[Found | PresenceError]:
         """One FAISS call for the requests that share space and filter."""
         answers: dict[int, Found | PresenceError] = {}
-
         groups: dict[str, list[int]] = {}
         for index, request in enumerate(requests):
             alike = repr((request.space, len(request.query), request.only))

@@ -65,7 +65,6 @@ class StoreReplica:
         self._remembered: dict[int, Stored] | None = {} if remember else None
         self._position = 0
         self._started = False
-        self._saved_at = -1
         self._fresh_at: float | None = None
 
     @property
@@ -126,47 +125,38 @@ class StoreReplica:
         return self._stale(space, queries, k, only)
 
     def snapshot(self) -> int:
-        """Writes a snapshot of this moment, if anything changed since the last; returns its position.
+        """Makes the folder hold one snapshot, of this moment; returns its position.
 
+        Nothing of what is deleted by now is then in memory or in a snapshot: indexes erase what they
+        remove, and older snapshots are removed. When another replica wrote one of this moment, it stays.
         Searches wait meanwhile. Raises StoreUnavailable, StoreFull and StoreCorrupt.
         """
         with self._lock:
             position = self.catch_up()
-            if self._snapshots is not None and position != self._saved_at:
-                self._write_snapshot(keep=2)
+            if folder := self._folder():
+                folder.write(position, self._indexes)
             return position
 
-    def purge(self) -> None:
-        """Nothing of what is deleted by now stays in memory or in any snapshot. Raises as `snapshot`.
-
-        Indexes erase what they remove; this replaces all older snapshots by one of this moment.
-        """
-        with self._lock:
-            self.catch_up()
-            if self._snapshots is not None:
-                self._write_snapshot(keep=1)
-
-    def _write_snapshot(self, keep: int) -> None:
-        if self._snapshots is not None:
-            folder = SnapshotFolder(self._snapshots, self._journal.identity())
-            folder.write(self._position, self._indexes, keep)
-            self._saved_at = self._position
+    def _folder(self) -> SnapshotFolder | None:
+        """Of the journal as it is named now."""
+        return SnapshotFolder(self._snapshots, self._journal.identity()) if self._snapshots else None
 
     def _start(self) -> None:
         """Once: begins at the newest snapshot."""
         if self._started:
             return
-        if self._snapshots is not None:
-            found = SnapshotFolder(self._snapshots, self._journal.identity()).newest(self._options)
-            if found is not None:
-                for index in found.indexes.values():
-                    self._remember(index.positions.tolist())
-                self._indexes, self._position = found.indexes, found.position
-                self._saved_at = found.position
+        folder = self._folder()
+        if folder and (found := folder.newest(self._options)):
+            for index in found.indexes.values():
+                self._remember(index.positions.tolist())
+            self._indexes, self._position = found.indexes, found.position
         self._started = True
 
     def _forget(self) -> None:
-        self._indexes, self._position, self._saved_at = {}, 0, -1
+        """The snapshots too: they may tell of positions that now mean other records."""
+        if folder := self._folder():
+            folder.clear()
+        self._indexes, self._position = {}, 0
         if self._remembered is not None:
             self._remembered = {}
 

@@ -2,8 +2,7 @@
 
 A snapshot is a directory `<nanoseconds of the clock>-<position>` with one file an index and a manifest.
 It appears by one rename, when all of it is on the disk. The folder of snapshots belongs to one journal,
-and may be shared by many replicas: whatever in it is not among the newest snapshots of that journal is
-removed.
+and may be shared by many replicas: whatever in it is not the newest snapshot of that journal is removed.
 """
 
 import errno
@@ -44,29 +43,55 @@ class SnapshotFolder:
         self._path = path
         self._journal = journal
 
-    def write(self, position: int, indexes: Mapping[Space, FaissIndex], keep: int = 2) -> None:
-        """Writes a snapshot, then removes all but the `keep` newest.
+    def write(self, position: int, indexes: Mapping[Space, FaissIndex]) -> None:
+        """Makes the folder hold one snapshot, of this position or a later one; another may have written it.
 
-        Raises StoreUnavailable, StoreFull when the disk is full: older snapshots are then still there.
+        Raises StoreUnavailable, StoreFull when the disk is full: the older snapshot is then still there.
         """
+        with self._writing():
+            if not self._holds_only(position):
+                self._write(position, indexes)
+                self._prune(keep=1)
+
+    def clear(self) -> None:
+        """Removes all snapshots. Raises StoreUnavailable."""
+        with self._writing():
+            self._prune(keep=0)
+
+    def newest(self, options: IndexOptions) -> Snapshot | None:
+        """The newest snapshot that is whole and of this journal; others are logged and passed over."""
+        if not self._path.is_dir():
+            return None
+        with self._locked(fcntl.LOCK_SH):  # nobody removes what is read
+            for path in self._ordered():
+                try:
+                    return self._read(path, options)
+                except (StoreCorrupt, OSError) as problem:
+                    logger.warning("snapshot %s is not used: %s", path.name, problem)
+        return None
+
+    def _holds_only(self, position: int) -> bool:
+        there = [path for path in self._path.iterdir() if path.is_dir()]
+        if len(there) != 1 or there != self._ordered():
+            return False
         try:
-            with self._locked():
-                self._write(f"{time.time_ns():020d}-{position}", position, indexes)
-                self._prune(keep)
+            return int(self._manifest(there[0])["position"]) >= position
+        except (StoreCorrupt, OSError):
+            return False
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Alone among all writers and readers of this machine."""
+        try:
+            self._path.mkdir(parents=True, exist_ok=True)
+            with self._locked(fcntl.LOCK_EX):
+                yield
         except OSError as problem:
             kind = StoreFull if problem.errno in (errno.ENOSPC, errno.EDQUOT) else StoreUnavailable
             raise kind(f"no snapshot could be written: {problem.strerror}") from problem
 
-    def newest(self, options: IndexOptions) -> Snapshot | None:
-        """The newest snapshot that is whole and of this journal; others are logged and passed over."""
-        for path in self._ordered():
-            try:
-                return self._read(path, options)
-            except (StoreCorrupt, OSError) as problem:
-                logger.warning("snapshot %s is not used: %s", path.name, problem)
-        return None
-
-    def _write(self, name: str, position: int, indexes: Mapping[Space, FaissIndex]) -> None:
+    def _write(self, position: int, indexes: Mapping[Space, FaissIndex]) -> None:
+        name = f"{time.time_ns():020d}-{position}"
         temporary = self._path / f".{name}"
         temporary.mkdir()
         try:
@@ -120,9 +145,8 @@ class SnapshotFolder:
         return sorted((path for path in self._path.glob("[0-9]*-*") if path.is_dir()), reverse=True)
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """One writer at a time among all processes of this machine."""
-        self._path.mkdir(parents=True, exist_ok=True)
+    def _locked(self, how: int) -> Iterator[None]:
+        """how: LOCK_SH or LOCK_EX, among all processes of this machine."""
         with (self._path / LOCK).open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(file, how)
             yield

@@ -113,7 +113,7 @@ def agrees(replica: StoreReplica, rows: Embeddings, living: dict[int, str]) -> N
 @settings(deadline=None, max_examples=40)
 @given(
     steps=st.lists(
-        st.tuples(st.sampled_from(["add", "delete", "rename", "purge"]), st.integers(0, 39)), max_size=60
+        st.tuples(st.sampled_from(["add", "delete", "rename", "snapshot"]), st.integers(0, 39)), max_size=60
     ),
     limit=st.integers(1, 12),
 )
@@ -130,8 +130,8 @@ def test_replicas_agree_with_the_journal(steps: list[tuple[str, int]], limit: in
             living.pop(which, None)
         elif step == "rename" and journal.update("face/default", f"id{which}", name=f"new{number}"):
             living[which] = f"new{number}"
-        elif step == "purge":
-            early.purge()
+        elif step == "snapshot":
+            early.snapshot()
         if number % 7 == 0:
             early.catch_up(limit)
     late = StoreReplica(journal)
@@ -235,7 +235,7 @@ def test_every_replica_finds_a_record_as_soon_as_it_is_written() -> None:
         assert all(pool.map(write_and_ask, range(60)))
 
 
-def test_searches_purges_and_writes_side_by_side(tmp_path: Path) -> None:
+def test_searches_snapshots_and_writes_side_by_side(tmp_path: Path) -> None:
     """Records that stay are always found while others come and go."""
     journal, rows, guests = MemoryJournal(), vectors(300), vectors(100, seed=1)
     journal.append(records(rows))
@@ -252,7 +252,6 @@ def test_searches_purges_and_writes_side_by_side(tmp_path: Path) -> None:
     def tidy() -> None:
         while not stop.is_set():
             replica.snapshot()
-            replica.purge()
 
     def ask(first: int) -> None:
         while not stop.is_set():
@@ -337,6 +336,7 @@ def test_a_snapshot_of_a_future_that_was_taken_back_is_not_used(tmp_path: Path) 
     again = StoreReplica(before, snapshots=tmp_path)
     assert found(again.search(FACES, rows[2:3], 20))[0][0] == "id32"
     assert again.sizes() == {FACES: 5}
+    assert list(tmp_path.glob("[0-9]*")) == [], "its positions will soon mean other records"
     again.snapshot()
     assert StoreReplica(before, snapshots=tmp_path).catch_up() == 5
 
@@ -353,7 +353,7 @@ def test_a_journal_that_contradicts_itself_is_told_of() -> None:
 
 
 @pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf"])
-def test_deleted_embeddings_are_nowhere_after_a_purge(kind: str, tmp_path: Path) -> None:
+def test_deleted_embeddings_are_nowhere_after_a_snapshot(kind: str, tmp_path: Path) -> None:
     options = {
         "flat": IndexOptions(),
         "hnsw": IndexOptions(kind="hnsw", approximate_from=50),
@@ -370,7 +370,7 @@ def test_deleted_embeddings_are_nowhere_after_a_purge(kind: str, tmp_path: Path)
 
     assert on_disk(41)
     journal.delete(FACES.namespace, ["id42"])
-    replica.purge()
+    replica.snapshot()
     assert not on_disk(41)
     assert on_disk(40)
     assert found(StoreReplica(journal, options, tmp_path).search(FACES, rows[40:41], 1)) == [["id41"]]
@@ -428,7 +428,7 @@ def test_no_snapshot_of_a_journal_that_is_away(tmp_path: Path) -> None:
     journal = MemoryJournal()
     journal.available = False
     replica = StoreReplica(journal, snapshots=tmp_path)
-    for call in (replica.snapshot, replica.purge, replica.catch_up):
+    for call in (replica.snapshot, replica.catch_up):
         with pytest.raises(StoreUnavailable):
             call()
     assert list(tmp_path.iterdir()) == []
@@ -450,7 +450,7 @@ def test_the_same_on_a_journal_in_sqlite(tmp_path: Path) -> None:
             assert set(found(one.search(FACES, rows[3:4], 40, Filter("name2")))[0]) == {
                 f"id{number}" for number in range(2, 40, 5)
             }
-        again.purge()
+        again.snapshot()
         assert StoreReplica(reading, snapshots=tmp_path / "snapshots").catch_up() == 42 == reading.head()
     finally:
         writing.close()

@@ -4,6 +4,7 @@ import logging
 import resource
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -62,20 +63,38 @@ def test_there_is_none_at_first(tmp_path: Path) -> None:
     assert newest(tmp_path / "nowhere") is None
 
 
-def test_the_two_newest_are_kept(tmp_path: Path) -> None:
-    folder = SnapshotFolder(tmp_path, "mine")
-    for count in (1, 2, 3):
-        folder.write(count, indexes(count))
-    assert [one.split("-")[1] for one in names(tmp_path)] == ["2", "3"]
-    folder.write(4, indexes(4), keep=1)
-    assert [one.split("-")[1] for one in names(tmp_path)] == ["4"]
+def write_and_keep(path: Path, *counts: int) -> None:
+    """A snapshot of each count, as a writer leaves them that dies before it removes the older ones."""
+    for count in counts:
+        with TemporaryDirectory() as aside:
+            older = [Path(shutil.copytree(path / name, Path(aside) / name)) for name in names(path)]
+            SnapshotFolder(path, "mine").write(count, indexes(count))
+            for one in older:
+                shutil.copytree(one, path / one.name)
 
 
-def test_the_newest_is_the_one_written_last_even_if_its_journal_is_shorter(tmp_path: Path) -> None:
-    folder = SnapshotFolder(tmp_path, "mine")
-    folder.write(9, indexes(9))
-    folder.write(5, indexes(5))
-    assert newest(tmp_path) == 5
+def test_one_is_kept(tmp_path: Path) -> None:
+    write_and_keep(tmp_path, 1, 2, 3)
+    assert [one.split("-")[1] for one in names(tmp_path)] == ["1", "2", "3"]
+    SnapshotFolder(tmp_path, "mine").write(3, indexes(3))
+    assert [one.split("-")[1] for one in names(tmp_path)] == ["3"]
+
+
+def test_what_another_replica_has_written_is_not_written_again(tmp_path: Path) -> None:
+    SnapshotFolder(tmp_path, "mine").write(5, indexes(5))
+    before = names(tmp_path)
+    for position in (4, 5):
+        SnapshotFolder(tmp_path, "mine").write(position, indexes(position))
+    assert names(tmp_path) == before
+    SnapshotFolder(tmp_path, "mine").write(6, indexes(6))
+    assert newest(tmp_path) == 6
+
+
+def test_nothing_is_left_when_it_is_cleared(tmp_path: Path) -> None:
+    write_and_keep(tmp_path, 5, 9)
+    SnapshotFolder(tmp_path, "mine").clear()
+    assert names(tmp_path) == []
+    assert newest(tmp_path) is None
 
 
 @pytest.mark.parametrize("file", ["manifest", "0.index", "1.index"])
@@ -83,9 +102,7 @@ def test_the_newest_is_the_one_written_last_even_if_its_journal_is_shorter(tmp_p
 def test_a_damaged_snapshot_is_passed_over(
     file: str, damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    folder = SnapshotFolder(tmp_path, "mine")
-    folder.write(10, indexes(10))
-    folder.write(20, indexes(20))
+    write_and_keep(tmp_path, 10, 20)
     path = tmp_path / names(tmp_path)[1] / file
     content = path.read_bytes()
     if damage == "torn":
@@ -99,7 +116,7 @@ def test_a_damaged_snapshot_is_passed_over(
     with caplog.at_level(logging.WARNING, "presence.store"):
         assert newest(tmp_path) == 10
     assert path.parent.name in caplog.text
-    folder.write(21, indexes(21))
+    SnapshotFolder(tmp_path, "mine").write(21, indexes(21))
     assert newest(tmp_path) == 21
 
 
@@ -120,7 +137,7 @@ def test_what_a_dead_writer_left_is_not_used_and_removed(tmp_path: Path) -> None
     shutil.copytree(tmp_path / names(tmp_path)[0], tmp_path / ".99999999999999999999-7")
     assert newest(tmp_path) == 1
     folder.write(2, indexes(2))
-    assert len(names(tmp_path)) == 2
+    assert [one.split("-")[1] for one in names(tmp_path)] == ["2"]
     assert newest(tmp_path) == 2
 
 
