@@ -116,7 +116,9 @@ class Registrations:
         return await self._best_per_name(request, threshold, deadline)
 
     async def forget(self, record_id: str, store: str | None, deadline: float) -> None:
-        """Deletes a registration for good. Raises UnknownRecord."""
+        """Deletes a registration for good. Raises UnknownRecord, InvalidInput for an empty id."""
+        if not record_id:
+            raise InvalidInput("id is required")
         for namespace in await self._namespaces(store, deadline):
             if await self.store.delete((namespace, [record_id]), deadline):
                 return

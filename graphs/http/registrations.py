@@ -39,12 +39,13 @@ def router(kind: str) -> APIRouter:
         """Registrations of a store, oldest first, page by page."""
         chosen = Filter(query.name, pairs(query.label))
         found, total = await people(request).listed(
-            chosen, query.store, after=int(query.cursor or 0), limit=query.limit, deadline=deadline
+            chosen, query.store, after=int(query.cursor or 0), limit=query.limit + 1, deadline=deadline
         )
+        page = found[: query.limit]
         return wire.RegistrationPage(
-            data=[wire.RegistrationCard.of(one) for one in found],
+            data=[wire.RegistrationCard.of(one) for one in page],
             total=total,
-            next_cursor=str(found[-1].position) if len(found) == query.limit else None,
+            next_cursor=str(page[-1].position) if len(found) > len(page) else None,
         )
 
     @routes.get("/registrations/{record_id}", responses=documented(*COMMON))

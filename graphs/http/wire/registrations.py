@@ -17,8 +17,8 @@ Labels = Annotated[
 ]
 StoreName = Annotated[
     str,
-    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"),
-    Field(description="which people; made on first use; absent: the default store"),
+    StringConstraints(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$"),
+    Field(description="which one; made on first use; absent or empty: the default store"),
 ]
 Threshold = Annotated[
     float, Field(ge=0, le=2, allow_inf_nan=False, description="cosine distance; 0 or absent: the model's own")

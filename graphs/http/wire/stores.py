@@ -1,6 +1,6 @@
 """Requests and responses of LocalAI's generic stores."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, Field
 
@@ -13,7 +13,7 @@ Keys = Annotated[list[Key], Field(min_length=1, max_length=10_000)]
 class StoreRequest(BaseModel):
     """store: which one, made on first use. backend: LocalAI's names, all of them mean this store."""
 
-    store: StoreName | Literal[""] = ""
+    store: StoreName = ""
     backend: str = ""
 
 
