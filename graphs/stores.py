@@ -85,7 +85,8 @@ def key_id(vector: np.ndarray) -> str:
 
 
 def _vector(key: Key) -> np.ndarray:
-    vector = np.asarray(key, np.float32)
+    with np.errstate(over="ignore"):  # what overflows becomes infinite and is refused
+        vector = np.asarray(key, np.float32)
     if not vector.size or not np.isfinite(vector).all():
         raise InvalidInput("keys: finite numbers, at least one")
     return vector
