@@ -53,7 +53,7 @@ def _mini(face: Path) -> dict[str, Any]:
 def write_config(path: Path, entries: list[dict[str, Any]]) -> None:
     """The default profile with these models instead of its own."""
     data = yaml.safe_load(PROFILE.read_text())
-    data["applications"][0]["args"]["models"] = entries
+    data["applications"][0]["args"] |= {"models": entries, "store": {"directory": str(path.parent / "store")}}
     path.write_text(yaml.safe_dump(data))
 
 

@@ -12,7 +12,7 @@ from deployments.messages import Selection
 from engines.errors import ConfigurationError
 from engines.types import EngineOptions
 from graphs.http.auth import load_keys
-from graphs.http.gateway import Gateway
+from graphs.http.gateway import STORE, Gateway
 from graphs.models import DEFAULT_MODELS_DIR
 from graphs.settings import AppArgs, ModelFile, Replicas, Role, Store, all_models
 from graphs.wiring import FaceWiring
@@ -51,7 +51,6 @@ def _store(settings: Store) -> Application:
     directory = (settings.directory or DEFAULT_STORE_DIR).expanduser()
     url = settings.url or os.environ.get("PRESENCE_STORE_URL")
     if url is None:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         url = f"sqlite:///{directory / 'presence.db'}"
     spec = StoreSpec(
         url=url,
@@ -60,7 +59,7 @@ def _store(settings: Store) -> Application:
         snapshot_every_s=settings.snapshot_every_s,
         allow_stale=settings.when_away == "stale",
     )
-    return serve.deployment(**_deployment_options("store", settings.replicas))(VectorStore).bind(spec)
+    return serve.deployment(**_deployment_options(STORE, settings.replicas))(VectorStore).bind(spec)
 
 
 def _face(model: ModelFile, models_dir: Path, args: AppArgs) -> FaceWiring:

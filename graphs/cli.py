@@ -188,8 +188,15 @@ def _wait_until_ready(stop: threading.Event) -> bool:
         if application.status.value == "RUNNING":
             return True
         if application.status.value in ("DEPLOY_FAILED", "UNHEALTHY"):
-            raise ConfigurationError(f"the application failed to start: {application.message}")
+            raise ConfigurationError(f"the application failed to start: {_reasons(application)}")
     return False
+
+
+def _reasons(application: Any) -> str:
+    """Why deployments failed, each by the last line of its traceback, else what Serve says of it all."""
+    told = {name: one.message.strip() for name, one in application.deployments.items()}
+    lines = [f"{name}: {message.splitlines()[-1].strip()}" for name, message in told.items() if message]
+    return "; ".join(lines) or str(application.message)
 
 
 def _welcome(host: str, port: int) -> None:

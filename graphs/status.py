@@ -21,7 +21,8 @@ class Status(Protocol):
 class ServeStatus:
     """Reads the controller's view of the deployments of this application, at most once a second.
 
-    A deployment is named `model.part`; a model is ready when all its parts are.
+    A deployment is named `model.part`, or by one word like the store; a model is ready when all its
+    parts are.
     """
 
     def __init__(self, models: Iterable[str], application: str) -> None:
@@ -45,7 +46,7 @@ def model_states(models: Iterable[str], overview: ApplicationStatusOverview | No
     """State of each model from the states of its deployments."""
     parts: dict[str, set[str]] = {model: set() for model in models}
     for name, deployment in (overview.deployments if overview else {}).items():
-        model, _, _ = name.rpartition(".")
+        model = name.rpartition(".")[0] or name
         if model in parts:
             parts[model].add(str(deployment.status.value))
     return {model: _state(states) for model, states in parts.items()}

@@ -87,6 +87,10 @@ def openapi(app: FastAPI) -> dict[str, Any]:
     return app.openapi_schema
 
 
+STORE = "store"
+"""Name of the store's deployment; /readyz waits for it too."""
+
+
 class Gateway:
     """One replica of the HTTP ingress: flows live here, models behind their handles."""
 
@@ -103,7 +107,9 @@ class Gateway:
         self._services = Services(
             settings=args.gateway,
             models=models,
-            status=ServeStatus((model.name for model in models), serve.get_replica_context().app_name),
+            status=ServeStatus(
+                [*(model.name for model in models), STORE], serve.get_replica_context().app_name
+            ),
             face=FaceFlow({wiring.name: face_node(wiring) for wiring in faces}, media),
             media=media,
             people={"face": Registrations("face", remote)},

@@ -10,6 +10,7 @@ from ray.serve import Application
 
 import graphs.app
 from deployments import face
+from deployments.store import StoreSpec
 from engines.errors import ConfigurationError
 from graphs.app import app
 from graphs.http.gateway import Gateway
@@ -158,7 +159,8 @@ def test_the_gateway_is_the_ingress(tmp_path: Path) -> None:
     assert gateway.num_replicas == 2
     assert gateway.max_ongoing_requests == 40
     assert gateway.ray_actor_options["num_cpus"] == 0.5
-    given, models, faces, keys = gateway.init_args
+    given, models, faces, store, keys = gateway.init_args
+    assert bound(store).name == "store"
     assert given.gateway.max_in_flight == 10
     assert [model.name for model in models] == [wiring.name for wiring in faces] == ["a"]
     assert keys == frozenset()
@@ -168,7 +170,7 @@ def test_keys_come_from_the_file_and_the_environment(tmp_path: Path, monkeypatch
     (tmp_path / "keys").write_text("one\n")
     monkeypatch.setenv("PRESENCE_API_KEYS", "two,three")
     built = app(args(tmp_path, gateway={"api_keys_file": tmp_path / "keys"}))
-    assert bound(built).init_args[3] == {"one", "two", "three"}
+    assert bound(built).init_args[4] == {"one", "two", "three"}
 
 
 def test_the_models_directory_comes_from_the_environment_when_the_config_names_none(
@@ -241,3 +243,34 @@ def test_serve_can_check_the_arguments() -> None:
     assert not [
         node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "__future__"
     ]
+
+
+def store_spec(built: Application) -> StoreSpec:
+    spec: StoreSpec = bound(bound(built).init_args[3]).init_args[0]
+    return spec
+
+
+def test_the_store_takes_its_settings(tmp_path: Path) -> None:
+    chosen = {
+        "url": "postgresql://db/people",
+        "directory": str(tmp_path),
+        "index": {"kind": "hnsw", "m": 16},
+        "when_away": "stale",
+        "replicas": {"min_replicas": 3},
+    }
+    built = app(args(tmp_path, store=chosen))
+    spec = store_spec(built)
+    assert spec.url == "postgresql://db/people"
+    assert spec.snapshots == tmp_path / "snapshots"
+    assert (spec.index.kind, spec.index.m, spec.allow_stale) == ("hnsw", 16, True)
+    assert bound(bound(built).init_args[3]).num_replicas == 3
+
+
+def test_the_store_is_a_file_in_its_directory_or_what_the_environment_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert store_spec(app(args(tmp_path))).url == f"sqlite:///{tmp_path}/.presence/store/presence.db"
+    monkeypatch.setenv("PRESENCE_STORE_URL", "postgresql://db/people")
+    assert store_spec(app(args(tmp_path))).url == "postgresql://db/people"
+    assert list(tmp_path.iterdir()) == []
