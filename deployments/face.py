@@ -3,6 +3,7 @@
 The detector makes every crop that later steps need, so that the full picture never leaves its replica.
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -155,3 +156,72 @@ class FaceLiveness(BatchedReplica[tuple[Image, ...], float]):
 
     def _run(self, faces: list[tuple[Image, ...]]) -> list[float | PresenceError]:
         return list(self._liveness.score(faces))
+
+
+class FusedFace(FaceDetector):
+    """All parts of a model in one replica: a request takes one hop, and the parts scale together."""
+
+    def __init__(self, spec: FaceSpec) -> None:
+        super().__init__(spec)
+        model = self._model
+        self._recognizer = FaceRecognizer(spec)
+        heads = model.engine.has_attributes or model.expression.available
+        self._attributes = FaceAttributes(spec) if heads else None
+        self._alive = FaceLiveness(spec) if model.liveness.available else None
+
+    @property
+    def _parts(self) -> list[FaceRecognizer | FaceAttributes | FaceLiveness]:
+        there = (self._recognizer, self._attributes, self._alive)
+        return [part for part in there if part is not None]
+
+    def reconfigure(self, config: dict[str, float]) -> None:
+        """Gives every part the same batching."""
+        super().reconfigure(config)
+        for part in self._parts:
+            part.reconfigure(config)
+
+    async def check_health(self) -> None:
+        """Checks every part."""
+        await asyncio.gather(super().check_health(), *(part.check_health() for part in self._parts))
+
+    async def detect(self, request: DetectRequest, deadline: float) -> FoundFaces | PresenceError:
+        """Faces of one picture with what the wanted parts say of each, instead of the crops."""
+        found = await super().detect(replace(request, reply_limit=None), deadline)
+        if isinstance(found, PresenceError) or not found.faces or not request.crops:
+            return found
+        embeddings, told, alive = await asyncio.gather(
+            self._embeddings(found.faces, deadline),
+            self._told(found.faces, deadline),
+            self._scores(found.faces, deadline),
+        )
+        for answer in (embeddings, told, alive):
+            if isinstance(answer, PresenceError):
+                return answer
+        made = zip(found.faces, embeddings, told, alive, strict=True)
+        return FoundFaces(
+            tuple(
+                FoundFace(face.box, face.score, {}, embedding, said, score)
+                for face, embedding, said, score in made
+            )
+        )
+
+    async def _embeddings(
+        self, faces: Sequence[FoundFace], deadline: float
+    ) -> Sequence[np.ndarray | None] | PresenceError:
+        if "recognizer" not in faces[0].crops:
+            return [None] * len(faces)
+        return await self._recognizer.embed([face.crops["recognizer"][0] for face in faces], deadline)
+
+    async def _told(
+        self, faces: Sequence[FoundFace], deadline: float
+    ) -> Sequence[Demographics | None] | PresenceError:
+        if self._attributes is None or not {"genderage", "expression"} & set(faces[0].crops):
+            return [None] * len(faces)
+        return await self._attributes.analyze([face.crops for face in faces], deadline)
+
+    async def _scores(
+        self, faces: Sequence[FoundFace], deadline: float
+    ) -> Sequence[float | None] | PresenceError:
+        if self._alive is None or "liveness" not in faces[0].crops:
+            return [None] * len(faces)
+        return await self._alive.score([face.crops["liveness"] for face in faces], deadline)

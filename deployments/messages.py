@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.store import Filter, Match, Space, Stored
-from engines.types import Box, Image
+from engines.types import Box, Demographics, Image
 
 Crops: TypeAlias = dict[str, tuple[Image, ...]]
 """Crops of one face by the part that takes them: recognizer, genderage, expression, liveness."""
@@ -33,11 +33,18 @@ class DetectRequest:
 
 @dataclass(frozen=True, slots=True)
 class FoundFace:
-    """A face and its crops (none unless asked for)."""
+    """A face and its crops (none unless asked for).
+
+    A replica that holds all parts of a model answers with what they made of the crops instead:
+    embedding, shape (dim,); told; alive, the probability of a living face.
+    """
 
     box: Box
     score: float
     crops: Crops = field(default_factory=dict, repr=False)
+    embedding: NDArray[np.float32] | None = field(default=None, repr=False)
+    told: Demographics | None = None
+    alive: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

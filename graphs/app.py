@@ -14,13 +14,11 @@ from engines.types import EngineOptions
 from graphs.http.auth import load_keys
 from graphs.http.gateway import STORE, Gateway
 from graphs.models import DEFAULT_MODELS_DIR
-from graphs.settings import AppArgs, ModelFile, Replicas, Role, Store, all_models
+from graphs.settings import AppArgs, ModelFile, Replicas, Role, Store, all_models, store_location
 from graphs.wiring import FaceWiring
 
 if TYPE_CHECKING:
     from engines.face.model import FaceModel
-
-DEFAULT_STORE_DIR = Path("~/.presence/store")
 
 SELECTIONS: dict[str, Selection] = {"largest": "largest", "score": "score"}
 
@@ -48,10 +46,7 @@ def _store(settings: Store) -> Application:
     from deployments.store import StoreSpec, VectorStore  # noqa: PLC0415
     from engines.store.faiss_index import IndexOptions  # noqa: PLC0415
 
-    directory = (settings.directory or DEFAULT_STORE_DIR).expanduser()
-    url = settings.url or os.environ.get("PRESENCE_STORE_URL")
-    if url is None:
-        url = f"sqlite:///{directory / 'presence.db'}"
+    url, directory = store_location(settings, os.environ.get("PRESENCE_STORE_URL"))
     spec = StoreSpec(
         url=url,
         index=IndexOptions(**settings.index.model_dump()),
@@ -64,7 +59,6 @@ def _store(settings: Store) -> Application:
 
 def _face(model: ModelFile, models_dir: Path, args: AppArgs) -> FaceWiring:
     # Binding a model needs its libraries; importing this module must not load them.
-    from deployments import face  # noqa: PLC0415
     from engines.face.model import FaceModel  # noqa: PLC0415
 
     ours = {key: value for key, value in model.options.items() if key not in ("engine", "face_selection")}
@@ -74,28 +68,40 @@ def _face(model: ModelFile, models_dir: Path, args: AppArgs) -> FaceWiring:
         described.require_weights()
     except ConfigurationError as error:
         raise ConfigurationError(f"model {model.name}: {error.message}") from None
+    return FaceWiring(
+        name=model.name,
+        threshold=described.engine.verify_threshold,
+        handles=_face_parts(model, described, options, args.media.max_pixels),
+        heads=_heads(described),
+        liveness_threshold=described.liveness.threshold,
+        select=_selection(model),
+    )
+
+
+def _face_parts(
+    model: ModelFile, described: "FaceModel", options: EngineOptions, max_pixels: int
+) -> dict[str, Application]:
+    """Part -> bound deployment; the parts of a fused model share one."""
+    from deployments import face  # noqa: PLC0415 - see _face
+
     kinds: dict[Role, type] = {"detector": face.FaceDetector, "recognizer": face.FaceRecognizer}
     if _heads(described):
         kinds["attributes"] = face.FaceAttributes
     if described.liveness.available:
         kinds["liveness"] = face.FaceLiveness
-    if unused := set(model.deployment) - set(kinds):
-        raise ConfigurationError(f"model {model.name}: deployment.{min(unused)}: the model has no such part")
-    handles: dict[str, Application] = {}
-    for role, kind in kinds.items():
+    sized: dict[Role, type] = {"detector": face.FusedFace} if model.fused else kinds
+    if unused := set(model.deployment) - set(sized):
+        why = "a fused model is sized by its detector" if model.fused else "the model has no such part"
+        raise ConfigurationError(f"model {model.name}: deployment.{min(unused)}: {why}")
+
+    def bind(role: Role, kind: type) -> Application:
         given = model.replicas(role)
-        spec = face.FaceSpec(model.name, model.engine, options, given.threads, args.media.max_pixels)
-        handles[role] = serve.deployment(**_deployment_options(f"{model.name}.{role}", given))(kind).bind(
-            spec
-        )
-    return FaceWiring(
-        name=model.name,
-        threshold=described.engine.verify_threshold,
-        handles=handles,
-        heads=_heads(described),
-        liveness_threshold=described.liveness.threshold,
-        select=_selection(model),
-    )
+        spec = face.FaceSpec(model.name, model.engine, options, given.threads, max_pixels)
+        name = f"{model.name}.{'fused' if model.fused else role}"
+        return serve.deployment(**_deployment_options(name, given))(kind).bind(spec)
+
+    bound = {role: bind(role, kind) for role, kind in sized.items()}
+    return {role: bound.get(role, bound["detector"]) for role in kinds}
 
 
 def _heads(model: "FaceModel") -> tuple[str, ...]:

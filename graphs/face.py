@@ -110,9 +110,8 @@ class FaceFlow:
             self._meant(node, images[0], "img1", wanted, deadline),
             self._meant(node, images[1], "img2", wanted, deadline),
         )
-        crops = [face.crops["recognizer"][0] for face in faces]
         (one, two), alive = await asyncio.gather(
-            node.recognizer.embed(crops, deadline), self._alive(node, faces, deadline, liveness)
+            self._embeddings(node, faces, deadline), self._alive(node, faces, deadline, liveness)
         )
         distance = cosine_distance(one, two)
         limit = threshold or node.threshold
@@ -130,7 +129,7 @@ class FaceFlow:
         """Embedding of the meant face, shape (dim,), L2 norm 1, and the model's name. Raises NoFace."""
         node = self.node(model)
         face = await self._meant(node, image, "img", ("recognizer",), deadline)
-        embeddings = await node.recognizer.embed(face.crops["recognizer"], deadline)
+        embeddings = await self._embeddings(node, [face], deadline)
         return embeddings[0], node.name
 
     async def analyze(
@@ -179,11 +178,23 @@ class FaceFlow:
             raise NoFace(f"{field_name}: no face detected in the picture")
         return found.faces[0]
 
+    async def _embeddings(
+        self, node: FaceNode, faces: Sequence[FoundFace], deadline: float
+    ) -> list[np.ndarray]:
+        """One for each face; those that a fused replica sent along, else by one call with all crops."""
+        there = [face.embedding for face in faces if face.embedding is not None]
+        if len(there) == len(faces):
+            return there
+        return await node.recognizer.embed([face.crops["recognizer"][0] for face in faces], deadline)
+
     async def _told(
         self, node: FaceNode, faces: Sequence[FoundFace], heads: tuple[str, ...], deadline: float
     ) -> list[Demographics]:
         if node.attributes is None or not heads:
             return [Demographics() for _ in faces]
+        there = [face.told for face in faces if face.told is not None]
+        if len(there) == len(faces):
+            return there
         crops: list[Crops] = [{head: face.crops[head] for head in heads} for face in faces]
         return await node.attributes.analyze(crops, deadline)
 
@@ -192,8 +203,10 @@ class FaceFlow:
     ) -> list[Alive]:
         if node.liveness is None or not asked:
             return []
-        crops: list[tuple[Image, ...]] = [face.crops["liveness"] for face in faces]
-        scores = await node.liveness.score(crops, deadline)
+        scores = [face.alive for face in faces if face.alive is not None]
+        if len(scores) < len(faces):
+            crops: list[tuple[Image, ...]] = [face.crops["liveness"] for face in faces]
+            scores = await node.liveness.score(crops, deadline)
         return [Alive(score >= node.liveness_threshold, score) for score in scores]
 
 

@@ -13,6 +13,8 @@ from engines.errors import ConfigurationError
 
 logger = logging.getLogger("presence.settings")
 
+DEFAULT_STORE_DIR = Path("~/.presence/store")
+
 Role = Literal["detector", "recognizer", "attributes", "liveness"]
 
 LOCALAI_KEYS_WITHOUT_EFFECT = frozenset(
@@ -113,6 +115,9 @@ class ModelFile(Settings):
     )
     files: tuple[WeightFile, ...] = Field((), description="files the gallery installed")
     license: str = Field("", description="licence of the weights")
+    fused: bool = Field(
+        False, description="all parts in one replica, sized by deployment.detector: one hop less a request"
+    )
     deployment: dict[Role, Replicas] = Field(default_factory=dict, description="what Ray gives each part")
 
     @model_validator(mode="before")
@@ -199,6 +204,12 @@ class Store(Settings):
     when_away: Literal["fail", "stale"] = Field(
         "fail", description="searches while the journal is away: 503, or answers from memory with their age"
     )
+
+
+def store_location(settings: Store, environment_url: str | None) -> tuple[str, Path]:
+    """URL of the journal and directory of the store. environment_url: $PRESENCE_STORE_URL."""
+    directory = (settings.directory or DEFAULT_STORE_DIR).expanduser()
+    return settings.url or environment_url or f"sqlite:///{directory / 'presence.db'}", directory
 
 
 class AppArgs(Settings):

@@ -9,9 +9,17 @@ import cv2
 import numpy as np
 import pytest
 
-from deployments.face import FaceAttributes, FaceDetector, FaceLiveness, FaceRecognizer, FaceSpec, select
+from deployments.face import (
+    FaceAttributes,
+    FaceDetector,
+    FaceLiveness,
+    FaceRecognizer,
+    FaceSpec,
+    FusedFace,
+    select,
+)
 from deployments.messages import Crops, DetectRequest, FoundFace, FoundFaces
-from engines.errors import ConfigurationError, DeadlineExceeded, NotDecodable, TooLarge
+from engines.errors import ConfigurationError, DeadlineExceeded, NotDecodable, PresenceError, TooLarge
 from engines.types import Box, EngineOptions, Face, Image
 
 RED = (30, 30, 220)
@@ -170,3 +178,38 @@ def test_pictures_and_crops_stay_out_of_what_is_logged() -> None:
         "DetectRequest(crops=(), select='all', threshold=None, reply_limit=None)"
     )
     assert "recognizer" not in repr(face)
+
+
+async def test_a_fused_replica_answers_what_the_parts_would() -> None:
+    fused, detector = FusedFace(SPEC), FaceDetector(SPEC)
+    request = DetectRequest(file(RED), ("recognizer", "genderage"), reply_limit=1)
+    (whole,) = (await found(fused, request)).faces
+    (apart,) = (await found(detector, DetectRequest(file(RED), request.crops))).faces
+    embeddings = await FaceRecognizer(SPEC).embed(apart.crops["recognizer"], later())
+    told = await FaceAttributes(SPEC).analyze([apart.crops], later())
+    assert not isinstance(embeddings, PresenceError)
+    assert whole.embedding is not None
+    assert np.array_equal(whole.embedding, embeddings[0])
+    assert [whole.told] == told
+    assert (whole.box, whole.score, whole.crops, whole.alive) == (apart.box, apart.score, {}, None)
+
+
+async def test_a_fused_replica_computes_only_what_is_wanted() -> None:
+    fused = FusedFace(SPEC)
+    (bare,) = (await found(fused, DetectRequest(file(RED)))).faces
+    (embedded,) = (await found(fused, DetectRequest(file(RED), ("recognizer",)))).faces
+    assert (bare.embedding, bare.told, bare.crops) == (None, None, {})
+    assert embedded.embedding is not None
+    assert embedded.told is None
+    assert (await found(fused, DetectRequest(file(DARK), ("recognizer",)))).faces == ()
+
+
+async def test_a_fused_replica_answers_errors_as_values_and_checks_every_part() -> None:
+    fused = FusedFace(SPEC)
+    fused.reconfigure({"max_batch_size": 4, "batch_wait_timeout_s": 0.0})
+    await fused.check_health()
+    assert isinstance(
+        await fused.detect(DetectRequest(b"no picture", ("recognizer",)), later()), NotDecodable
+    )
+    late = await fused.detect(DetectRequest(file(RED), ("recognizer",)), time.time() - 1)
+    assert isinstance(late, DeadlineExceeded)

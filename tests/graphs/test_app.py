@@ -274,3 +274,14 @@ def test_the_store_is_a_file_in_its_directory_or_what_the_environment_names(
     monkeypatch.setenv("PRESENCE_STORE_URL", "postgresql://db/people")
     assert store_spec(app(args(tmp_path))).url == "postgresql://db/people"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fused_model_is_one_deployment(tmp_path: Path) -> None:
+    entry = {"name": "a", "backend": "fake", "fused": True, "deployment": {"detector": {"min_replicas": 2}}}
+    (wiring,) = bound(app(args(tmp_path, entry))).init_args[2]
+    assert set(wiring.handles) == {"detector", "recognizer", "attributes"}
+    assert len({id(handle) for handle in wiring.handles.values()}) == 1
+    assert bound(wiring.handles["detector"]).name == "a.fused"
+    assert bound(wiring.handles["detector"]).num_replicas == 2
+    with pytest.raises(ConfigurationError, match="a fused model is sized by its detector"):
+        app(args(tmp_path, {**entry, "deployment": {"recognizer": {}}}))

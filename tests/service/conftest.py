@@ -142,6 +142,7 @@ def service_config(shared: Path, keys: Path) -> dict[str, Any]:
          "deployment": {"recognizer": {"min_replicas": 2, "max_batch_size": 2}}},
         {"name": "mini", "backend": "insightface", "license": "research", "options": mini},
         {"name": "opencv", "backend": "insightface", "license": "apache-2.0", "options": opencv},
+        {"name": "mini-fused", "backend": "insightface", "options": mini, "fused": True},
     ]  # fmt: skip
     return {
         "proxy_location": "HeadOnly",

@@ -69,6 +69,21 @@ def test_verify_tells_same_from_different(
         assert area["w"] > 50
 
 
+def test_a_fused_model_answers_the_same_numbers(
+    client: httpx.Client, picture: Picture, kerry: list[Path], faces: Path
+) -> None:
+    pair = {"img1": picture(kerry[0]), "img2": picture(kerry[1]), "anti_spoofing": True}
+    split, fused = (post(client, "/v1/face/verify", model=model, **pair) for model in ("mini", "mini-fused"))
+    assert fused.keys() == split.keys()
+    for key in ("verified", "img1_area", "img2_area", "img1_is_real", "img2_is_real"):
+        assert fused[key] == split[key]
+    for key in ("distance", "confidence", "img1_antispoof_score", "img2_antispoof_score"):
+        assert fused[key] == pytest.approx(split[key], abs=1e-3)
+    group = picture(faces / "groups" / "t1.jpg")
+    whole = [post(client, "/v1/face/analyze", model=model, img=group) for model in ("mini", "mini-fused")]
+    assert whole[0] == whole[1]
+
+
 def test_verify_of_one_picture_with_itself_is_exact(
     client: httpx.Client, picture: Picture, kerry: list[Path]
 ) -> None:
