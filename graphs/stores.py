@@ -1,5 +1,6 @@
 """LocalAI's generic stores: keys are vectors, values are text."""
 
+import asyncio
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,9 @@ from engines.store import Filter, NewRecord, Space
 from graphs.clients import Store
 
 Key = tuple[float, ...]
+
+TOGETHER = 32
+"""Keys of one request that are read at a time: well below what a replica's queue holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +49,16 @@ class Stores:
         """The entries of the keys that are there, in the order of the request."""
         if not keys:
             raise InvalidInput("keys: at least one")
-        found: dict[str, str] = {}
+        namespace = self._space(name).namespace
         vectors = [_vector(key) for key in keys]
-        for vector in vectors:
-            stored = await self.store.get((self._space(name).namespace, key_id(vector)), deadline)
-            if stored is not None:
-                found[stored.id] = stored.value or ""
-        there = [(key_id(vector), vector) for vector in vectors if key_id(vector) in found]
+        ids = [key_id(vector) for vector in vectors]
+        found: dict[str, str] = {}
+        for start in range(0, len(ids), TOGETHER):
+            calls = (self.store.get((namespace, one), deadline) for one in ids[start : start + TOGETHER])
+            for stored in await asyncio.gather(*calls):
+                if stored is not None:
+                    found[stored.id] = stored.value or ""
+        there = [(one, vector) for one, vector in zip(ids, vectors, strict=True) if one in found]
         return Entries(
             tuple(tuple(vector.tolist()) for _, vector in there), tuple(found[one] for one, _ in there)
         )

@@ -97,6 +97,13 @@ async def test_get_answers_in_the_order_of_the_request_without_the_missing(store
     assert list(await store.get(*ABC)) == [two, three]
 
 
+async def test_many_keys_are_read_in_order(store: Store) -> None:
+    keys = [(float(number), 1.0) for number in range(100)]
+    await store.set({key: str(key[0]) for key in keys if key[0] % 3})
+    assert await store.get(*reversed(keys)) == {key: str(key[0]) for key in reversed(keys) if key[0] % 3}
+    assert list(await store.get(*reversed(keys))) == [key for key in reversed(keys) if key[0] % 3]
+
+
 async def test_set_again_replaces_the_value_alone(store: Store) -> None:
     await store.set(ABC)
     one, *_ = ABC

@@ -127,6 +127,17 @@ def test_values_are_any_text(client: httpx.Client, store: str) -> None:
     assert ask(client, "get", store=store, keys=keys) == {"keys": keys, "values": values}
 
 
+def test_a_thousand_keys_and_six_mebibytes_in_one_request(client: httpx.Client, store: str) -> None:
+    keys = [[float(number), 1.0] for number in range(1000)]
+    values = [str(number) for number in range(999)] + ["x" * 6 * 2**20]
+    done(client, "set", store=store, keys=keys, values=values)
+    assert ask(client, "get", store=store, keys=keys) == {"keys": keys, "values": values}
+    found = ask(client, "find", store=store, key=[1, 0], topk=1000)
+    assert sorted(found["values"]) == sorted(values)
+    done(client, "delete", store=store, keys=keys)
+    assert ask(client, "find", store=store, key=[1, 0], topk=1)["keys"] == []
+
+
 @pytest.mark.parametrize("prefix", ["", "/v1"])
 @pytest.mark.parametrize(
     ("route", "body"),
