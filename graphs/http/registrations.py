@@ -15,7 +15,7 @@ from graphs.store import Registrations
 COMMON = (400, 401, 404, 503, 504)
 WRITING = (*COMMON, 408, 413, 507)
 
-StoreQuery = Annotated[wire.StoreName | None, Query()]
+StoreQuery = Annotated[wire.AnyStore | None, Query()]
 
 
 def router(kind: str) -> APIRouter:

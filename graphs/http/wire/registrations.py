@@ -15,10 +15,12 @@ Labels = Annotated[
     ],
     Field(max_length=32, description="any pairs of text"),
 ]
+StoreText = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$")]
 StoreName = Annotated[
-    str,
-    StringConstraints(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$"),
-    Field(description="which one; made on first use; absent or empty: the default store"),
+    StoreText, Field(description="which one; made on first use; absent or empty: the default store")
+]
+AnyStore = Annotated[
+    StoreText, Field(description="where to look for the id; absent or empty: in every store")
 ]
 Threshold = Annotated[
     float, Field(ge=0, le=2, allow_inf_nan=False, description="cosine distance; 0 or absent: the model's own")
@@ -82,7 +84,7 @@ class ForgetRequest(BaseModel):
     """Which registration to delete. model is accepted and means nothing."""
 
     id: str = Field(max_length=128)
-    store: StoreName | None = None
+    store: AnyStore | None = None
     model: str | None = None
 
 
