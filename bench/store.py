@@ -1,0 +1,291 @@
+"""The store in one process beside bare FAISS: `python -m bench.store`.
+
+Four parts: registrations a second into a journal in SQLite; searches through the store beside the same
+searches in the same FAISS index alone, taking turns; the time to start, from a snapshot and from the journal;
+the room that a record takes. The vectors are made as those of `bench.index`. FAISS uses one thread.
+"""
+
+import argparse
+import asyncio
+import gc
+import json
+import math
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import count
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from bench.index import samples
+from bench.report import cores, machine, percentile
+from deployments.messages import SearchRequest
+from deployments.store import StoreSpec, VectorStore
+from engines.store import NewRecord, Space
+from engines.store.faiss_index import FaissIndex, IndexOptions
+from engines.store.journal import SqlJournal
+from engines.store.replica import StoreReplica
+from engines.types import Embeddings
+
+SPACE = Space("face/default", "bench")
+CLIENTS = (1, 32)
+TOGETHER = 64
+"""Searches at a time."""
+FOUND = 5
+"""Records that each search asks for."""
+RATIO_WANTED = 1.3
+"""Most times that the store may take of the bare search, TOGETHER at a time."""
+APPENDED = 1000
+"""Records of one transaction while the journal is filled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    """Registrations of one sample each. through: "store" with its batches, "journal" from threads."""
+
+    through: str
+    clients: int
+    per_s: float
+    p50_ms: float
+    p95_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """One size. Medians and 95 % of one search, and of TOGETHER searches at a time until all are answered.
+
+    ratio: medians, store over bare, of TOGETHER at a time.
+    """
+
+    records: int
+    dim: int
+    bare_p50_ms: float
+    bare_p95_ms: float
+    p50_ms: float
+    p95_ms: float
+    bare_together_ms: float
+    together_ms: float
+    ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Seconds and bytes of one size.
+
+    fill_s: to write the journal, in transactions of APPENDED. memory: growth of the process, a record.
+    """
+
+    records: int
+    fill_s: float
+    from_journal_s: float
+    snapshot_s: float
+    from_snapshot_s: float
+    journal_bytes_each: float
+    snapshot_bytes_each: float
+    memory_bytes_each: float
+
+
+def record(vector: np.ndarray, number: int) -> NewRecord:
+    """A person with one label."""
+    name = f"person {number}"
+    return NewRecord(f"{number:032x}", SPACE, vector, name, {"badge": str(number)}, created_at=1.0)
+
+
+def timed(call: Callable[[], object]) -> float:
+    """Seconds."""
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def enrolled_in_store(url: str, rows: Embeddings, clients: int, seconds: float) -> Enrolled:
+    """Through `VectorStore`, whose batches become transactions."""
+
+    async def run() -> list[float]:
+        store = VectorStore(StoreSpec(url))
+        await store.reconfigure({"max_batch_size": TOGETHER})
+        numbers, took = count(), list[float]()
+        until = time.perf_counter() + seconds
+
+        async def client() -> None:
+            while (began := time.perf_counter()) < until:
+                number = next(numbers)
+                one = record(rows[number % len(rows)], number)
+                outcome = await store.register([one], math.inf)
+                if isinstance(outcome, Exception):
+                    raise outcome
+                took.append(time.perf_counter() - began)
+
+        await asyncio.gather(*(client() for _ in range(clients)))
+        return took
+
+    return _enrolled("store", clients, seconds, asyncio.run(run()))
+
+
+def enrolled_in_journal(url: str, rows: Embeddings, clients: int, seconds: float) -> Enrolled:
+    """Through `SqlJournal` from as many threads."""
+    journal, numbers, took = SqlJournal(url), count(), list[float]()
+    until = time.perf_counter() + seconds
+
+    def client() -> None:
+        while (began := time.perf_counter()) < until:
+            number = next(numbers)
+            journal.append([record(rows[number % len(rows)], number)])
+            took.append(time.perf_counter() - began)
+
+    with ThreadPoolExecutor(clients) as pool:
+        for task in [pool.submit(client) for _ in range(clients)]:
+            task.result()
+    journal.close()
+    return _enrolled("journal", clients, seconds, took)
+
+
+def _enrolled(through: str, clients: int, seconds: float, took: Sequence[float]) -> Enrolled:
+    milliseconds = [1000 * one for one in took]
+    return Enrolled(
+        through, clients, len(took) / seconds, median(milliseconds), percentile(milliseconds, 0.95)
+    )
+
+
+def kept(url: str, folder: Path, rows: Embeddings) -> Kept:
+    """Fills a journal and starts replicas on it."""
+    journal = SqlJournal(url)
+    numbered = [range(start, min(start + APPENDED, len(rows))) for start in range(0, len(rows), APPENDED)]
+
+    def fill() -> None:
+        for numbers in numbered:
+            journal.append([record(rows[number], number) for number in numbers])
+
+    fill_s = timed(fill)
+    snapshots = folder / "snapshots"
+    before = resident_bytes()
+    replica = StoreReplica(journal, snapshots=snapshots)
+    from_journal = timed(replica.catch_up)
+    memory = resident_bytes() - before
+    snapshot = timed(replica.snapshot)
+    del replica
+    gc.collect()
+    from_snapshot = timed(StoreReplica(journal, snapshots=snapshots).catch_up)
+    journal.close()
+    size = sum(path.stat().st_size for path in folder.glob("presence.db*"))
+    saved = sum(path.stat().st_size for path in snapshots.rglob("*.index"))
+    many = len(rows)
+    return Kept(many, fill_s, from_journal, snapshot, from_snapshot, size / many, saved / many, memory / many)
+
+
+def resident_bytes() -> int:
+    """Memory of this process."""
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096
+
+
+def searched(url: str, folder: Path, rows: Embeddings, queries: Embeddings, rounds: int) -> Searched:
+    """Store and bare index take turns. The bare one answers with positions, the store with people."""
+    bare = FaissIndex(rows.shape[1], IndexOptions())
+    bare.add(np.arange(len(rows)), rows)
+    alone: tuple[list[float], list[float]] = ([], [])
+    together: tuple[list[float], list[float]] = ([], [])
+
+    async def run() -> None:
+        store = VectorStore(StoreSpec(url, snapshots=folder / "snapshots"))
+        await store.reconfigure({"max_batch_size": TOGETHER})
+
+        async def ask(several: Embeddings) -> float:
+            began = time.perf_counter()
+            requests = [SearchRequest(SPACE, query, FOUND) for query in several]
+            for outcome in await asyncio.gather(*(store.search(one, math.inf) for one in requests)):
+                if isinstance(outcome, Exception):
+                    raise outcome
+                if len(outcome.matches) != FOUND:
+                    raise RuntimeError(f"{len(outcome.matches)} records were found, not {FOUND}")
+            return time.perf_counter() - began
+
+        for number in range(-1, rounds):  # the first one warms up
+            for several, (of_bare, of_store) in (
+                (queries[[number % len(queries)]], alone),
+                (queries[(np.arange(TOGETHER) + TOGETHER * number) % len(queries)], together),
+            ):
+                found = (timed(partial(bare.search, several, FOUND)), await ask(several))
+                if number >= 0:
+                    of_bare.append(1000 * found[0])
+                    of_store.append(1000 * found[1])
+
+    asyncio.run(run())
+    return Searched(
+        records=len(rows),
+        dim=rows.shape[1],
+        bare_p50_ms=median(alone[0]),
+        bare_p95_ms=percentile(alone[0], 0.95),
+        p50_ms=median(alone[1]),
+        p95_ms=percentile(alone[1], 0.95),
+        bare_together_ms=median(together[0]),
+        together_ms=median(together[1]),
+        ratio=median(together[1]) / median(together[0]),
+    )
+
+
+def table(title: str, rows: Sequence[Enrolled] | Sequence[Searched] | Sequence[Kept]) -> Table:
+    """For people: a column a field."""
+    shown = Table(title=title)
+    figures = [asdict(row) for row in rows]
+    for name in figures[0]:
+        shown.add_column(name.replace("_", " "), justify="right")
+    for row in figures:
+        shown.add_row(*(_text(value) for value in row.values()))
+    return shown
+
+
+def _text(value: str | float) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{value:,.0f}" if isinstance(value, int) or value >= 100 else f"{value:.2f}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prints tables, and writes JSON where `--json` says."""
+    parser = argparse.ArgumentParser(prog="python -m bench.store", description=__doc__)
+    parser.add_argument("--records", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--dim", type=int, default=512)
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each kind of registration")
+    parser.add_argument("--rounds", type=int, default=30, help="of searches, one and many at a time")
+    parser.add_argument("--directory", type=Path, help="where the journals lie for the time of the run")
+    parser.add_argument("--json", type=Path)
+    chosen = parser.parse_args(arguments)
+    console = Console(width=200)
+    enrolments: list[Enrolled] = []
+    searches: list[Searched] = []
+    sizes: list[Kept] = []
+    few = samples(1000, chosen.dim, 100, 1)
+    for measure in (enrolled_in_journal, enrolled_in_store):
+        for clients in CLIENTS:
+            with tempfile.TemporaryDirectory(dir=chosen.directory) as folder:
+                url = f"sqlite:///{folder}/presence.db"
+                enrolments.append(measure(url, few, clients, chosen.seconds))
+    console.print(table("Registrations", enrolments))
+    for many in chosen.records:
+        people = max(many // 10, 1)
+        rows, queries = samples(many, chosen.dim, people, 1), samples(4 * TOGETHER, chosen.dim, people, 2)
+        with tempfile.TemporaryDirectory(dir=chosen.directory) as folder:
+            url = f"sqlite:///{folder}/presence.db"
+            sizes.append(kept(url, Path(folder), rows))
+            searches.append(searched(url, Path(folder), rows, queries, chosen.rounds))
+        console.print(f"{many:,} records: measured", style="dim")
+    console.print(table("Room and start", sizes))
+    console.print(table(f"Searches; wanted: a ratio of at most {RATIO_WANTED}", searches))
+    facts = machine()
+    console.print(f"load average of the machine: {facts['load_average']} on {cores()} cores")
+    if chosen.json:
+        every = {"machine": facts, "enrolled": enrolments, "searched": searches, "kept": sizes}
+        chosen.json.write_text(json.dumps(every, indent=1, default=asdict))
+
+
+if __name__ == "__main__":
+    main()
