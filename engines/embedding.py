@@ -8,5 +8,6 @@ from engines.types import Embeddings
 
 def unit_rows(rows: NDArray[np.float32]) -> Embeddings:
     """Each row divided by its L2 norm. A row of zeros, a network without an answer, stays zeros."""
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.asarray(rows / np.maximum(norms, np.finfo(np.float32).tiny), np.float32)
+    exact = rows.astype(np.float64)  # squares of float32 numbers can leave the range of float32
+    norms = np.linalg.norm(exact, axis=1, keepdims=True)
+    return np.asarray(exact / np.maximum(norms, np.finfo(np.float64).tiny), np.float32)

@@ -69,8 +69,7 @@ class Registrations:
         deadline: float,
     ) -> Registration:
         """Enrols a sample; it is durable when this returns. Raises InvalidInput for an empty name."""
-        if not name.strip():
-            raise InvalidInput("name is required")
+        require_name(name)
         now = datetime.now(UTC)
         record = NewRecord(
             id=str(uuid.uuid4()),
@@ -141,8 +140,8 @@ class Registrations:
         deadline: float,
     ) -> Registration:
         """Changes name, labels, or both. Raises UnknownRecord, InvalidInput for an empty name."""
-        if name is not None and not name.strip():
-            raise InvalidInput("name is required")
+        if name is not None:
+            require_name(name)
         known = await self.get(record_id, store, deadline)
         namespace = self._namespace(known.store)
         if not await self.store.update((namespace, record_id, name, labels), deadline):
@@ -199,3 +198,9 @@ class Registrations:
         return Identified(
             self._registration(stored), distance, confidence(distance, threshold), distance <= threshold
         )
+
+
+def require_name(name: str) -> None:
+    """Raises InvalidInput for a name without a visible character."""
+    if not name.strip():
+        raise InvalidInput("name is required")

@@ -12,7 +12,7 @@ from graphs.http.errors import documented
 from graphs.http.wire import face as wire
 from graphs.http.wire.registrations import IdentifyResponse, Registered
 from graphs.services import Services
-from graphs.store import Registrations
+from graphs.store import Registrations, require_name
 
 
 async def _flow(request: Request) -> FaceFlow:
@@ -72,6 +72,7 @@ async def embed(body: wire.EmbedRequest, flow: Flow, deadline: Deadline) -> wire
 @router.post("/v1/face/register", responses=documented(*COMMON, 507))
 async def register(body: wire.RegisterRequest, flow: Flow, people: People, deadline: Deadline) -> Registered:
     """Enrols the largest face under a name; several pictures of a person may share one name."""
+    require_name(body.name)
     embedding, model = await flow.embed(body.model, body.img, deadline)
     made = await people.register(
         embedding, model, name=body.name, labels=body.labels, store=body.store, deadline=deadline

@@ -14,3 +14,8 @@ def test_rows_become_unit_rows() -> None:
 
 def test_a_row_of_zeros_stays_zeros() -> None:
     assert np.array_equal(unit_rows(np.zeros((2, 4), np.float32)), np.zeros((2, 4), np.float32))
+
+
+def test_extreme_magnitudes_keep_their_direction() -> None:
+    rows = np.array([[1e-30, 0.0], [3e30, 4e30], [1e38, 1e38]], np.float32)
+    assert np.allclose(unit_rows(rows), [[1, 0], [0.6, 0.8], [0.5**0.5, 0.5**0.5]])
