@@ -17,7 +17,7 @@ from rich.console import Console
 
 import graphs
 from engines.errors import ConfigurationError
-from graphs import cli_models, ray_runtime
+from graphs import cli_models, cli_store, ray_runtime
 from graphs.settings import AppArgs, explain
 
 CONFIG_DIR = Path(graphs.__file__).parent.parent / "config"
@@ -27,6 +27,7 @@ POLL_S = 0.5
 
 main = typer.Typer(no_args_is_help=True, add_completion=False, help="Faces, voices and speech on Ray Serve.")
 main.add_typer(cli_models.app, name="models", help="List, install and remove models.")
+main.add_typer(cli_store.app, name="store", help="Export, import and look after the store of people.")
 console = Console(stderr=True, highlight=False)
 
 
