@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
+import httpx
 import typer
 import yaml
 from pydantic import ValidationError
@@ -164,8 +165,9 @@ def _start(data: dict[str, Any], application: Any, directory: Path) -> None:
         )
         target = ray_serve.RunTarget(application, name=APPLICATION, route_prefix="/")
         ray_serve.run_many([target], wait_for_applications_running=False)
-        if _wait_until_ready(stop):
-            _welcome(http["host"], http["port"])
+        url = _url(http["host"], http["port"])
+        if _wait_until_ready(stop, url):
+            _welcome(url)
             stop.wait()
         console.print("stopping ...")
     finally:
@@ -173,8 +175,11 @@ def _start(data: dict[str, Any], application: Any, directory: Path) -> None:
         ray.shutdown()
 
 
-def _wait_until_ready(stop: threading.Event) -> bool:
-    """Prints a line for each part that becomes ready. False when stopped; raises when a part failed."""
+def _wait_until_ready(stop: threading.Event, url: str) -> bool:
+    """Prints a line for each part that becomes ready, and waits for the front to answer too.
+
+    False when stopped; raises ConfigurationError when a part failed.
+    """
     from ray import serve as ray_serve  # noqa: PLC0415 - Ray reads its environment when it is imported
 
     started, ready = time.monotonic(), set[str]()
@@ -186,7 +191,7 @@ def _wait_until_ready(stop: threading.Event) -> bool:
             if deployment.status.value == "HEALTHY" and name not in ready:
                 ready.add(name)
                 console.print(f"  ready  {name}  [dim]{time.monotonic() - started:.1f} s[/dim]")
-        if application.status.value == "RUNNING":
+        if application.status.value == "RUNNING" and _answers(f"{url}/readyz"):
             return True
         if application.status.value in ("DEPLOY_FAILED", "UNHEALTHY"):
             raise ConfigurationError(f"the application failed to start: {_reasons(application)}")
@@ -200,8 +205,18 @@ def _reasons(application: Any) -> str:
     return "; ".join(lines) or str(application.message)
 
 
-def _welcome(host: str, port: int) -> None:
-    url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=5, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
+
+
+def _welcome(url: str) -> None:
     console.print(f"\npresence is ready at [bold]{url}[/bold]\nAPI page: {url}/docs\n\nTry:", soft_wrap=True)
     console.print(f"  curl -s {url}/v1/models\n", soft_wrap=True)
 

@@ -68,7 +68,7 @@ class Database:
     def _make_file(self, path: Path) -> None:
         """An empty file is an empty database; nobody but its owner may read people's embeddings."""
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.touch(mode=0o600)
         except OSError as error:
             raise StoreUnavailable(f"{self.name} cannot be opened: {error.strerror}") from None
