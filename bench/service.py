@@ -27,12 +27,21 @@ POLL_S = 0.2
 
 
 def model_entries(shared: Path = SHARED) -> dict[str, dict[str, Any]]:
-    """Entries of model files by name: those of the default profile, and `mini` where its weights are."""
+    """Entries of model files by name: those of the default profile, and `mini` where its weights are.
+
+    Each also with all its parts in one replica, a replica a core: its name with `-fused` behind.
+    """
     entries: list[dict[str, Any]] = yaml.safe_load(PROFILE.read_text())["applications"][0]["args"]["models"]
     face = (shared / "models" / "face").resolve()
     if (face / "insightface" / "models" / "mini").is_dir():
         entries.append(_mini(face))
-    return {entry["name"]: entry for entry in entries}
+    both = [variant for entry in entries for variant in (entry, _fused(entry))]
+    return {entry["name"]: entry for entry in both}
+
+
+def _fused(entry: dict[str, Any]) -> dict[str, Any]:
+    deployment = {"detector": {"min_replicas": psutil.cpu_count() or 1, "max_batch_size": 1}}
+    return {**entry, "name": f"{entry['name']}-fused", "fused": True, "deployment": deployment}
 
 
 def _mini(face: Path) -> dict[str, Any]:

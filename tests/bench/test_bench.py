@@ -83,15 +83,16 @@ def test_a_service_that_answers_nothing_is_reported_too() -> None:
 
 def test_the_service_is_the_default_profile_with_more_models(shared: Path, tmp_path: Path) -> None:
     entries = model_entries(shared)
-    assert list(entries) == ["dlib-resnet", "mini"]
+    names = ["dlib-resnet", "dlib-resnet-fused", "mini", "mini-fused"]
+    assert list(entries) == names
     write_config(tmp_path / "config.yaml", list(entries.values()))
     data = read_config(tmp_path / "config.yaml")
-    assert [model.name for model in application_args(data, None).models] == ["dlib-resnet", "mini"]
+    assert [model.name for model in application_args(data, None).models] == names
     assert data["http_options"]["host"] == "127.0.0.1"
 
 
 def test_without_test_data_the_default_profile_remains(tmp_path: Path) -> None:
-    assert list(model_entries(tmp_path)) == ["dlib-resnet"]
+    assert list(model_entries(tmp_path)) == ["dlib-resnet", "dlib-resnet-fused"]
 
 
 @pytest.mark.parametrize(
