@@ -81,9 +81,12 @@ def answers(default_service: Any, pictures: Path) -> Callable[[str], list[Any]]:
 
 
 def documents(text: str) -> Iterator[Any]:
-    """JSON documents one after another."""
+    """JSON documents one after another; an exposition of metrics is a mapping of its families' names."""
     text = text.lstrip()
     while text:
+        if text.startswith("# HELP "):
+            yield dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE))
+            return
         document, end = json.JSONDecoder().raw_decode(text)
         yield document
         text = text[end:].lstrip()
@@ -92,6 +95,8 @@ def documents(text: str) -> Iterator[Any]:
 def test_the_pages_show_every_face_route() -> None:
     shown = {route for example in EXAMPLES for route in re.findall(r":8080(/[\w/]+)", example.text)}
     wanted = {"/v1/face/verify", "/v1/face/analyze", "/v1/face/embed", "/v1/detection", "/v1/models"}
+    wanted |= {"/v1/face/register", "/v1/face/identify", "/v1/face/forget", "/v1/face/registrations"}
+    wanted |= {"/stores/set", "/stores/find", "/healthz", "/readyz", "/version", "/metrics"}
     assert wanted <= shown
     assert {"README.md", "docs/faces.md"} <= {example.page for example in EXAMPLES}
 
