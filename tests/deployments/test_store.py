@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from deployments.messages import Found, Page, SearchRequest
-from deployments.store import StoreSpec, VectorStore
+from deployments.store import VectorStore
 from engines.errors import DeadlineExceeded, InvalidInput, PresenceError, StoreUnavailable
 from engines.store import Filter, NewRecord, Space
 from engines.store.database import Database
@@ -44,22 +44,6 @@ async def names(store: VectorStore, query: np.ndarray = EAST, k: int = 10, **onl
 
 
 Opened = Callable[..., VectorStore]
-
-
-@pytest.fixture
-async def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Opened]:
-    """Makes replicas of the store on one file; closes their connections at the end."""
-    databases: list[Database] = []
-    original = Database.__init__
-
-    def remembered(self: Database, url: str) -> None:
-        original(self, url)
-        databases.append(self)
-
-    monkeypatch.setattr(Database, "__init__", remembered)
-    yield lambda **more: VectorStore(StoreSpec(f"sqlite:///{tmp_path / 'presence.db'}", **more))
-    for database in databases:
-        database.close()
 
 
 @pytest.fixture

@@ -2,10 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,31 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.store import StoreSpec, VectorStore
-from engines.errors import InvalidInput, PresenceError, UnknownRecord
+from engines.errors import InvalidInput, UnknownRecord
 from engines.store import Filter
-from engines.store.database import Database
 from graphs.clients import Store
 from graphs.store import MOST_MATCHES, Identification, Registration, Registrations
-
-
-class Local:
-    """A store deployment without Ray: errors that come as values are raised, as by the remote adapter."""
-
-    def __init__(self, store: VectorStore) -> None:
-        self._store = store
-        self.searched: list[int] = []
-
-    def __getattr__(self, method: str) -> Callable[[Any, float], Any]:
-        async def call(argument: Any, deadline: float) -> Any:
-            if method == "search":
-                self.searched.append(argument.k)
-            answer = await getattr(self._store, method)(argument, deadline)
-            if isinstance(answer, PresenceError):
-                raise answer
-            return answer
-
-        return call
 
 
 def at(degrees: float) -> np.ndarray:
@@ -55,25 +33,8 @@ def later() -> float:
 
 
 @pytest.fixture
-async def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Any]:
-    databases: list[Database] = []
-    original = Database.__init__
-
-    def remembered(self: Database, url: str) -> None:
-        original(self, url)
-        databases.append(self)
-
-    monkeypatch.setattr(Database, "__init__", remembered)
-    deployment = VectorStore(StoreSpec(f"sqlite:///{tmp_path / 'presence.db'}"))
-    await deployment.reconfigure({"max_batch_size": 64})
-    yield Local(deployment)
-    for database in databases:
-        database.close()
-
-
-@pytest.fixture
-def people(local: Store) -> Registrations:
-    return Registrations("face", local)
+def people(local_store: Store) -> Registrations:
+    return Registrations("face", local_store)
 
 
 async def enrol(
@@ -167,12 +128,12 @@ async def test_distances_stay_inside_their_range(people: Registrations) -> None:
     ("top_k", "asked"), [(0, 5), (-3, 5), (1, 1), (7, 7), (1000, 1000), (1001, MOST_MATCHES)]
 )
 async def test_top_k_is_5_unless_positive_and_at_most_1000(
-    people: Registrations, local: Any, top_k: int, asked: int
+    people: Registrations, local_store: Any, top_k: int, asked: int
 ) -> None:
     for number in range(8):
         await enrol(people, str(number), number)
     assert await found_names(people, top_k=top_k) == [str(number) for number in range(min(asked, 8))]
-    assert local.searched == [asked]
+    assert local_store.searched == [asked]
 
 
 async def test_without_top_k_there_are_5(people: Registrations) -> None:
@@ -251,9 +212,9 @@ async def test_stores_are_kept_apart(people: Registrations) -> None:
 
 
 async def test_without_a_store_an_id_is_found_in_every_store_of_its_kind_alone(
-    people: Registrations, local: Store
+    people: Registrations, local_store: Store
 ) -> None:
-    voices = Registrations("voice", local)
+    voices = Registrations("voice", local_store)
     face = await enrol(people, "face", store="north")
     voice = await enrol(voices, "voice", store="north")
     assert (await people.get(face.id, None, later())).store == "north"

@@ -1,34 +1,14 @@
 """LocalAI's generic stores over the real store deployment class on SQLite: its own cases and more."""
 
 import time
-from collections.abc import AsyncIterator, Callable
 from itertools import permutations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from deployments.store import StoreSpec, VectorStore
-from engines.errors import InvalidInput, PresenceError
-from engines.store.database import Database
+from engines.errors import InvalidInput
 from graphs.stores import Entries, Key, Stores, key_id
-
-
-class Local:
-    """A store deployment without Ray: errors that come as values are raised, as by the remote adapter."""
-
-    def __init__(self, store: VectorStore) -> None:
-        self._store = store
-
-    def __getattr__(self, method: str) -> Callable[[Any, float], Any]:
-        async def call(argument: Any, deadline: float) -> Any:
-            answer = await getattr(self._store, method)(argument, deadline)
-            if isinstance(answer, PresenceError):
-                raise answer
-            return answer
-
-        return call
 
 
 class Store:
@@ -54,20 +34,8 @@ class Store:
 
 
 @pytest.fixture
-async def flow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stores]:
-    databases: list[Database] = []
-    original = Database.__init__
-
-    def remembered(self: Database, url: str) -> None:
-        original(self, url)
-        databases.append(self)
-
-    monkeypatch.setattr(Database, "__init__", remembered)
-    deployment = VectorStore(StoreSpec(f"sqlite:///{tmp_path / 'presence.db'}"))
-    await deployment.reconfigure({"max_batch_size": 64})
-    yield Stores(Local(deployment))
-    for database in databases:
-        database.close()
+def flow(local_store: Any) -> Stores:
+    return Stores(local_store)
 
 
 @pytest.fixture
