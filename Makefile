@@ -13,6 +13,8 @@ setup: .venv/ready
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e ".[dev]"
+	# Only its weights are wanted: what it depends on needs a compiler, and is never imported.
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt --no-deps resemblyzer
 	touch $@
 
 serve: setup

@@ -1,6 +1,7 @@
 """Values of an engine's options: all are text in the model file."""
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 from engines.errors import ConfigurationError
@@ -55,3 +56,19 @@ def optional_file(options: EngineOptions, name: str) -> Path | None:
     """A weight file, or None where the option is unset."""
     text = options.options.get(name)
     return options.models_dir / text if text else None
+
+
+def refuse_unknown(options: Iterable[str], known: Iterable[str]) -> None:
+    """Raises ConfigurationError for an option that is not among the known ones."""
+    for option in options:
+        if option not in known:
+            raise ConfigurationError(f"unknown option {option!r}; known options: {', '.join(sorted(known))}")
+
+
+def require_files(paths: Iterable[Path]) -> None:
+    """Raises ConfigurationError that names the weight files that do not exist."""
+    if missing := [str(path) for path in paths if not path.is_file()]:
+        raise ConfigurationError(
+            f"missing weights: {', '.join(missing)}; install the model with "
+            "`presence models install`, or correct the options that name the files"
+        )

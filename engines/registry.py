@@ -12,6 +12,12 @@ ENGINES: dict[str, dict[str, str]] = {
         "insightface": "engines.face.insightface_pack:InsightfacePack",
         "fake": "engines.face.fake:FakeFace",
     },
+    "voice": {
+        "resemblyzer-ge2e": "engines.voice.ge2e:Ge2e",
+        "speechbrain": "engines.voice.speechbrain_ecapa:SpeechBrainEcapa",
+        "wespeaker": "engines.voice.wespeaker:WeSpeaker",
+        "fake-voice": "engines.voice.fake:FakeVoice",
+    },
 }
 
 

@@ -15,6 +15,19 @@ Embeddings: TypeAlias = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
+class Audio:
+    """Sound of one channel. samples: shape (n,), values -1..1. rate: samples a second."""
+
+    samples: NDArray[np.float32] = field(repr=False)
+    rate: int
+
+    @property
+    def seconds(self) -> float:
+        """How long it lasts."""
+        return len(self.samples) / self.rate
+
+
+@dataclass(frozen=True, slots=True)
 class Box:
     """A rectangle in pixels of the upright picture: top-left corner and size."""
 
@@ -50,7 +63,7 @@ class Face:
 
 @dataclass(frozen=True, slots=True)
 class Demographics:
-    """What an attribute model says of one face. None: the model does not tell.
+    """What an attribute model says of one face or voice. None: the model does not tell.
 
     age: years, 0..100. gender, emotion: label -> probability, summing to 1.
     """

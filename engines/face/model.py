@@ -1,13 +1,13 @@
 """A face model as its model file describes it: an engine, and the optional heads beside it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 from engines import registry
-from engines.errors import ConfigurationError
 from engines.face import FaceEngine
 from engines.face.expression import Expression
 from engines.face.minifasnet import MiniFasNet
+from engines.options import refuse_unknown, require_files
 from engines.types import EngineOptions, Face, Image
 
 CropNames = tuple[str, ...]
@@ -25,7 +25,7 @@ class FaceModel:
         self.liveness = MiniFasNet(options)
         self.expression = Expression(options)
         known = {*kind.known_options, *MiniFasNet.known_options, *Expression.known_options}
-        _refuse_unknown(options.options, known)
+        refuse_unknown(options.options, known)
 
     @property
     def weights(self) -> list[Path]:
@@ -34,11 +34,7 @@ class FaceModel:
 
     def require_weights(self) -> None:
         """Raises ConfigurationError that names the weight files that do not exist."""
-        if missing := [str(path) for path in self.weights if not path.is_file()]:
-            raise ConfigurationError(
-                f"missing weights: {', '.join(missing)}; install the model with "
-                "`presence models install`, or correct the options that name the files"
-            )
+        require_files(self.weights)
 
     def crops(self, image: Image, face: Face, wanted: CropNames) -> dict[str, tuple[Image, ...]]:
         """The crops of one face for the wanted parts: recognizer, genderage, expression, liveness."""
@@ -49,9 +45,3 @@ class FaceModel:
             "liveness": self.liveness.crops,
         }
         return {name: makers[name](image, face) for name in wanted}
-
-
-def _refuse_unknown(options: Iterable[str], known: Iterable[str]) -> None:
-    for option in options:
-        if option not in known:
-            raise ConfigurationError(f"unknown option {option!r}; known options: {', '.join(sorted(known))}")
