@@ -1,6 +1,5 @@
 """The face routes."""
 
-import math
 import time
 from typing import Annotated, Any
 
@@ -9,10 +8,11 @@ from fastapi import APIRouter, Depends, Request, Response
 from graphs.face import AnalyzedFace, FaceFlow
 from graphs.http.deadline import Deadline
 from graphs.http.errors import documented
+from graphs.http.registrations import enrol, search
 from graphs.http.wire import face as wire
 from graphs.http.wire.registrations import IdentifyResponse, Registered
 from graphs.services import Services
-from graphs.store import Registrations, require_name
+from graphs.store import Registrations
 
 
 async def _flow(request: Request) -> FaceFlow:
@@ -72,12 +72,7 @@ async def embed(body: wire.EmbedRequest, flow: Flow, deadline: Deadline) -> wire
 @router.post("/v1/face/register", responses=documented(*COMMON, 507))
 async def register(body: wire.RegisterRequest, flow: Flow, people: People, deadline: Deadline) -> Registered:
     """Enrols the largest face under a name; several pictures of a person may share one name."""
-    require_name(body.name)
-    embedding, model = await flow.embed(body.model, body.img, deadline)
-    made = await people.register(
-        embedding, model, name=body.name, labels=body.labels, store=body.store, deadline=deadline
-    )
-    return Registered(id=made.id, name=made.name, registered_at=made.registered_at)
+    return await enrol(flow, people, body, body.img, deadline=deadline)
 
 
 @router.post("/v1/face/identify", responses=documented(*COMMON), response_model_exclude_none=True)
@@ -85,20 +80,7 @@ async def identify(
     body: wire.IdentifyRequest, flow: Flow, people: People, deadline: Deadline, response: Response
 ) -> IdentifyResponse:
     """The registrations nearest to the largest face, nearest first; `match` tells which are near enough."""
-    embedding, model = await flow.embed(body.model, body.img, deadline)
-    found = await people.identify(
-        embedding,
-        model,
-        threshold=body.threshold or flow.node(model).threshold,
-        deadline=deadline,
-        top_k=body.top_k,
-        store=body.store,
-        labels=body.labels,
-        best_per_name=body.best_per_name,
-    )
-    if found.age_s:
-        response.headers["Age"] = str(math.ceil(found.age_s))
-    return IdentifyResponse.of(found)
+    return await search(flow, people, body, body.img, deadline=deadline, response=response)
 
 
 @router.post("/v1/detection", responses=documented(*COMMON))

@@ -1,7 +1,9 @@
-"""The routes of registrations that faces and voices share: forget, list, get, change, delete."""
+"""What the routes of faces and voices share: enrol, identify, forget, list, get, change, delete."""
 
-from typing import Annotated
+import math
+from typing import Annotated, Protocol
 
+import numpy as np
 from fastapi import APIRouter, Query, Request, Response
 
 from engines.errors import InvalidInput
@@ -10,12 +12,69 @@ from graphs.http.deadline import Deadline
 from graphs.http.errors import documented
 from graphs.http.wire import registrations as wire
 from graphs.services import Services
-from graphs.store import Registrations
+from graphs.store import Registrations, require_name
 
 COMMON = (400, 401, 404, 503, 504)
 WRITING = (*COMMON, 408, 413, 507)
 
 StoreQuery = Annotated[wire.AnyStore | None, Query()]
+
+
+class Node(Protocol):
+    """A model. threshold: its own cosine distance."""
+
+    @property
+    def threshold(self) -> float: ...
+
+
+class Flow(Protocol):
+    """What the flows of faces and voices have in common."""
+
+    def node(self, name: str | None, /) -> Node:
+        """The model of that name, the first one when no name is given. Raises UnknownModel."""
+        ...
+
+    async def embed(self, model: str | None, sample: str, deadline: float, /) -> tuple[np.ndarray, str]:
+        """Embedding of a picture or clip, shape (dim,), L2 norm 1, and the model's name."""
+        ...
+
+
+async def enrol(
+    flow: Flow, people: Registrations, body: wire.Enrolment, sample: str, *, deadline: float
+) -> wire.Registered:
+    """Enrols a sample (URL, data URI or base64) under the name of the body."""
+    require_name(body.name)
+    embedding, model = await flow.embed(body.model, sample, deadline)
+    made = await people.register(
+        embedding, model, name=body.name, labels=body.labels, store=body.store, deadline=deadline
+    )
+    return wire.Registered(id=made.id, name=made.name, registered_at=made.registered_at)
+
+
+async def search(
+    flow: Flow,
+    people: Registrations,
+    body: wire.Probe,
+    sample: str,
+    *,
+    deadline: float,
+    response: Response,
+) -> wire.IdentifyResponse:
+    """The registrations nearest to a sample; an answer from memory carries its age in `Age`."""
+    embedding, model = await flow.embed(body.model, sample, deadline)
+    found = await people.identify(
+        embedding,
+        model,
+        threshold=body.threshold or flow.node(model).threshold,
+        deadline=deadline,
+        top_k=body.top_k,
+        store=body.store,
+        labels=body.labels,
+        best_per_name=body.best_per_name,
+    )
+    if found.age_s:
+        response.headers["Age"] = str(math.ceil(found.age_s))
+    return wire.IdentifyResponse.of(found)
 
 
 def router(kind: str) -> APIRouter:

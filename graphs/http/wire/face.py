@@ -5,19 +5,12 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field
 
 from engines.types import Box
-from graphs.http.wire.registrations import Labels, Name, StoreName, Threshold
+from graphs.http.wire.registrations import Enrolment, ModelRequest, Probe, Threshold
 
-Model = Annotated[str | None, Field(description="model name; absent: the first face model", max_length=128)]
 Picture = Annotated[str, Field(description="URL, data URI or base64 of a picture")]
 
 
-class Request(BaseModel):
-    """Unknown fields are ignored, as clients of LocalAI expect."""
-
-    model: Model = None
-
-
-class VerifyRequest(Request):
+class VerifyRequest(ModelRequest):
     """Two pictures to compare."""
 
     img1: Picture
@@ -57,7 +50,7 @@ class VerifyResponse(BaseModel):
     processing_time_ms: float
 
 
-class AnalyzeRequest(Request):
+class AnalyzeRequest(ModelRequest):
     """A picture whose faces are to be described."""
 
     img: Picture
@@ -87,7 +80,7 @@ class AnalyzeResponse(BaseModel):
     faces: list[FaceReport]
 
 
-class EmbedRequest(Request):
+class EmbedRequest(ModelRequest):
     """A picture whose meant face is to be embedded."""
 
     img: Picture
@@ -101,27 +94,19 @@ class EmbedResponse(BaseModel):
     model: str
 
 
-class RegisterRequest(Request):
+class RegisterRequest(Enrolment):
     """A face to enrol."""
 
     img: Picture
-    name: Name = Field(description="label of the person; not empty")
-    labels: Labels = Field(default_factory=dict)
-    store: StoreName | None = None
 
 
-class IdentifyRequest(Request):
+class IdentifyRequest(Probe):
     """A face to look for among the registrations made with the same model."""
 
     img: Picture
-    top_k: int = Field(5, le=1000, description="matches at most; 0 or less: 5")
-    threshold: Threshold | None = None
-    store: StoreName | None = None
-    labels: Labels = Field(default_factory=dict, description="only registrations that carry all of these")
-    best_per_name: bool = Field(False, description="one match a name: its nearest sample")
 
 
-class DetectionRequest(Request):
+class DetectionRequest(ModelRequest):
     """A picture to find faces in. prompt, points and boxes belong to other detectors."""
 
     image: Picture

@@ -25,6 +25,33 @@ AnyStore = Annotated[
 Threshold = Annotated[
     float, Field(ge=0, le=2, allow_inf_nan=False, description="cosine distance; 0 or absent: the model's own")
 ]
+Model = Annotated[
+    str | None, Field(description="model name; absent: the first model of the kind", max_length=128)
+]
+
+
+class ModelRequest(BaseModel):
+    """A request to a model. Unknown fields are ignored, as clients of LocalAI expect."""
+
+    model: Model = None
+
+
+class Enrolment(ModelRequest):
+    """What is told of a sample that is to be enrolled."""
+
+    name: Name = Field(description="label of the person; not empty")
+    labels: Labels = Field(default_factory=dict)
+    store: StoreName | None = None
+
+
+class Probe(ModelRequest):
+    """How a sample is looked for among the registrations made with the same model."""
+
+    top_k: int = Field(5, le=1000, description="matches at most; 0 or less: 5")
+    threshold: Threshold | None = None
+    store: StoreName | None = None
+    labels: Labels = Field(default_factory=dict, description="only registrations that carry all of these")
+    best_per_name: bool = Field(False, description="one match a name: its nearest sample")
 
 
 class Registered(BaseModel):
