@@ -65,6 +65,25 @@ class FoundFaces:
 
 
 @dataclass(frozen=True, slots=True)
+class DescribeRequest:
+    """One clip whose speaker is to be described.
+
+    clip: the encoded file. heads: some of "emotion" and "age_gender".
+    """
+
+    clip: bytes = field(repr=False)
+    heads: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A clip of so many seconds, and what the heads tell of its speaker."""
+
+    seconds: float
+    told: Demographics
+
+
+@dataclass(frozen=True, slots=True)
 class SearchRequest:
     """One query of a space. query: shape (dim,); only: which records are meant; k: matches at most."""
 

@@ -1,26 +1,23 @@
 """The builder: the only place that binds deployments. Serve calls `app` with the `args` of its config."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 from ray import serve
 from ray.serve import Application
 
-from deployments.messages import Selection
 from engines.errors import ConfigurationError
-from engines.types import EngineOptions
 from graphs.http.auth import load_keys
 from graphs.http.gateway import STORE, Gateway
 from graphs.models import DEFAULT_MODELS_DIR
-from graphs.settings import AppArgs, ModelFile, Replicas, Role, Store, all_models, store_location
-from graphs.wiring import FaceWiring
+from graphs.settings import AppArgs, ModelFile, Replicas, Store, all_models, store_location
+from graphs.wiring import Wirings, face, voice
+from graphs.wiring.part import Part
 
-if TYPE_CHECKING:
-    from engines.face.model import FaceModel
-
-SELECTIONS: dict[str, Selection] = {"largest": "largest", "score": "score"}
+Wiring = TypeVar("Wiring", face.FaceWiring, voice.VoiceWiring)
 
 
 def app(args: AppArgs) -> Application:
@@ -30,7 +27,7 @@ def app(args: AppArgs) -> Application:
     """
     models_dir = args.models_dir or Path(os.environ.get("PRESENCE_MODELS_DIR", DEFAULT_MODELS_DIR))
     models = all_models(args, models_dir)
-    faces = tuple(_face(model, models_dir, args) for model in models if model.capability == "face")
+    wirings = _wirings(models, models_dir, args)
     keys = load_keys(args.gateway.api_keys_file, os.environ.get("PRESENCE_API_KEYS"))
     gateway = serve.deployment(
         name="Gateway",
@@ -38,7 +35,7 @@ def app(args: AppArgs) -> Application:
         max_ongoing_requests=4 * args.gateway.max_in_flight,
         ray_actor_options={"num_cpus": args.gateway.num_cpus},
     )(serve.ingress(None)(Gateway))
-    return gateway.bind(args, models, faces, _store(args.store), keys)
+    return gateway.bind(args, models, wirings, _store(args.store), keys)
 
 
 def _store(settings: Store) -> Application:
@@ -57,65 +54,29 @@ def _store(settings: Store) -> Application:
     return serve.deployment(**_deployment_options(STORE, settings.replicas))(VectorStore).bind(spec)
 
 
-def _face(model: ModelFile, models_dir: Path, args: AppArgs) -> FaceWiring:
-    # Binding a model needs its libraries; importing this module must not load them.
-    from engines.face.model import FaceModel  # noqa: PLC0415
-
-    ours = {key: value for key, value in model.options.items() if key not in ("engine", "face_selection")}
-    options = EngineOptions(model.parameters.model, ours, models_dir)
-    try:
-        described = FaceModel(model.engine, options)
-        described.require_weights()
-    except ConfigurationError as error:
-        raise ConfigurationError(f"model {model.name}: {error.message}") from None
-    return FaceWiring(
-        name=model.name,
-        threshold=described.engine.verify_threshold,
-        handles=_face_parts(model, described, options, args.media.max_pixels),
-        heads=_heads(described),
-        liveness_threshold=described.liveness.threshold,
-        select=_selection(model),
-    )
+def _wirings(models: Iterable[ModelFile], models_dir: Path, args: AppArgs) -> Wirings:
+    """Every model described, and its parts bound."""
+    faces, voices = [], []
+    for model in models:
+        kind = model.capability
+        try:
+            if kind == "face":
+                faces.append(_with_bound_parts(face.describe(model, models_dir, args.media.max_pixels)))
+            else:
+                voices.append(_with_bound_parts(voice.describe(model, models_dir, args.media.max_seconds)))
+        except ConfigurationError as error:
+            raise ConfigurationError(f"model {model.name}: {error.message}") from None
+    return Wirings(tuple(faces), tuple(voices))
 
 
-def _face_parts(
-    model: ModelFile, described: "FaceModel", options: EngineOptions, max_pixels: int
-) -> dict[str, Application]:
-    """Part -> bound deployment; the parts of a fused model share one."""
-    from deployments import face  # noqa: PLC0415 - see _face
-
-    kinds: dict[Role, type] = {"detector": face.FaceDetector, "recognizer": face.FaceRecognizer}
-    if _heads(described):
-        kinds["attributes"] = face.FaceAttributes
-    if described.liveness.available:
-        kinds["liveness"] = face.FaceLiveness
-    sized: dict[Role, type] = {"detector": face.FusedFace} if model.fused else kinds
-    if unused := set(model.deployment) - set(sized):
-        why = "a fused model is sized by its detector" if model.fused else "the model has no such part"
-        raise ConfigurationError(f"model {model.name}: deployment.{min(unused)}: {why}")
-
-    def bind(role: Role, kind: type) -> Application:
-        given = model.replicas(role)
-        spec = face.FaceSpec(model.name, model.engine, options, given.threads, max_pixels)
-        name = f"{model.name}.{'fused' if model.fused else role}"
-        return serve.deployment(**_deployment_options(name, given))(kind).bind(spec)
-
-    bound = {role: bind(role, kind) for role, kind in sized.items()}
-    return {role: bound.get(role, bound["detector"]) for role in kinds}
-
-
-def _heads(model: "FaceModel") -> tuple[str, ...]:
-    heads = {"genderage": model.engine.has_attributes, "expression": model.expression.available}
-    return tuple(name for name, there in heads.items() if there)
-
-
-def _selection(model: ModelFile) -> Selection:
-    chosen = model.options.get("face_selection", "largest")
-    if chosen not in SELECTIONS:
-        raise ConfigurationError(
-            f"model {model.name}: option face_selection:{chosen} is unknown; use {' or '.join(SELECTIONS)}"
-        )
-    return SELECTIONS[chosen]
+def _with_bound_parts(wiring: Wiring) -> Wiring:
+    """The wiring with applications for parts; roles of the same part share one."""
+    parts: dict[str, Part] = {part.name: part for part in wiring.handles.values()}
+    bound = {
+        name: serve.deployment(**_deployment_options(name, part.given))(part.kind).bind(part.spec)
+        for name, part in parts.items()
+    }
+    return replace(wiring, handles={role: bound[part.name] for role, part in wiring.handles.items()})
 
 
 def _deployment_options(name: str, given: Replicas) -> Mapping[str, Any]:

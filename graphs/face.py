@@ -3,13 +3,16 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 
 from deployments.messages import Crops, DetectRequest, FoundFace, Selection
-from engines.errors import LivenessUnavailable, NoFace, UnknownModel
+from engines.errors import LivenessUnavailable, NoFace
 from engines.types import Box, Demographics, Image
-from graphs.clients import FaceAttributes, FaceDetector, FaceLiveness, FaceRecognizer
+from graphs.choice import choose
+from graphs.clients.face import FaceAttributes, FaceDetector, FaceLiveness, FaceRecognizer
+from graphs.demographics import only
 from graphs.media import MediaReader
 from graphs.similarity import confidence, cosine_distance
 
@@ -72,21 +75,24 @@ HEAD_OF_ACTION = {"age": "genderage", "gender": "genderage", "emotion": "express
 
 
 class FaceFlow:
-    """What can be asked of faces. `models` keeps the order in which a default is chosen."""
+    """What can be asked of faces. `models` keeps the order in which a default is chosen.
 
-    def __init__(self, models: Mapping[str, FaceNode], media: MediaReader) -> None:
+    kinds: what every model of the service is for, by name.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, FaceNode],
+        media: MediaReader,
+        kinds: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._models = models
         self._media = media
+        self._kinds = kinds
 
     def node(self, name: str | None) -> FaceNode:
         """The model of that name, the first one when no name is given. Raises UnknownModel."""
-        if not self._models:
-            raise UnknownModel("no face model is installed; install one with `presence models install`")
-        if not name:
-            return next(iter(self._models.values()))
-        if name not in self._models:
-            raise UnknownModel(f'model "{name}" not found. To see available models, call GET /v1/models')
-        return self._models[name]
+        return choose(self._models, name, "face", self._kinds)
 
     async def verify(
         self,
@@ -223,14 +229,3 @@ def wanted_heads(node: FaceNode, actions: Sequence[str]) -> tuple[str, ...]:
     """The heads of the model that the actions need; no actions: all of them."""
     asked = {HEAD_OF_ACTION[action] for action in actions if action in HEAD_OF_ACTION}
     return tuple(head for head in node.heads if not actions or head in asked)
-
-
-def only(told: Demographics, actions: Sequence[str]) -> Demographics:
-    """What was asked for, of what one head computed together."""
-    if not actions:
-        return told
-    return Demographics(
-        age=told.age if "age" in actions else None,
-        gender=told.gender if "gender" in actions else None,
-        emotion=told.emotion if "emotion" in actions else None,
-    )

@@ -9,6 +9,7 @@ from graphs.settings import Gateway, ModelFile
 from graphs.status import Status
 from graphs.store import Registrations
 from graphs.stores import Stores
+from graphs.voice import VoiceFlow
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +17,6 @@ class Services:
     """Everything that the HTTP application needs, made once in a gateway replica.
 
     people: registrations by kind, "face" or "voice".
-
     started_at: seconds since the epoch.
     """
 
@@ -24,6 +24,7 @@ class Services:
     models: tuple[ModelFile, ...]
     status: Status
     face: FaceFlow
+    voice: VoiceFlow
     media: MediaReader
     people: Mapping[str, Registrations]
     stores: Stores

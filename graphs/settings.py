@@ -15,7 +15,7 @@ logger = logging.getLogger("presence.settings")
 
 DEFAULT_STORE_DIR = Path("~/.presence/store")
 
-Role = Literal["detector", "recognizer", "attributes", "liveness"]
+Role = Literal["detector", "recognizer", "attributes", "liveness", "encoder"]
 
 LOCALAI_KEYS_WITHOUT_EFFECT = frozenset(
     {"backend_options", "batch", "context_size", "cuda", "cutstrings", "debug", "description",
@@ -32,6 +32,8 @@ ENGINE_OPTION: dict[tuple[str, str], str] = {
     ("insightface", "onnx_direct"): "opencv-zoo",
     ("insightface", "onnx-direct"): "opencv-zoo",
     ("insightface", "opencv"): "opencv-zoo",
+    ("speaker-recognition", "speechbrain"): "speechbrain",
+    ("speaker-recognition", "onnx"): "wespeaker",
 }
 """LocalAI's `backend` and its `engine` option, together, name one of our engines."""
 
@@ -131,6 +133,8 @@ class ModelFile(Settings):
     def engine(self) -> str:
         """Name of the engine in the registry. Raises ConfigurationError for an unknown `engine` option."""
         chosen = self.options.get("engine", "")
+        if self.backend == "speaker-recognition" and not chosen:
+            chosen = "onnx" if {"model_path", "onnx"} & set(self.options) else "speechbrain"
         if not chosen or self.backend == chosen:
             return self.backend
         try:
@@ -171,6 +175,7 @@ class Media(Settings):
 
     max_bytes: int = Field(15 * 2**20, ge=1, description="largest picture or clip, decoded from base64")
     max_pixels: int = Field(50_000_000, ge=1, description="largest picture; checked before decoding")
+    max_seconds: float = Field(300.0, gt=0, description="longest clip")
     fetch_timeout_s: float = Field(15.0, gt=0, description="time to fetch a URL, redirects included")
     allow_urls: bool = Field(True, description="whether URLs are fetched at all")
     allow_networks: tuple[str, ...] = Field((), description="private networks that URLs may point to (CIDR)")

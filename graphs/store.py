@@ -10,7 +10,7 @@ import numpy as np
 from deployments.messages import SearchRequest
 from engines.errors import InvalidInput, UnknownRecord
 from engines.store import Filter, NewRecord, Space, Stored
-from graphs.clients import Store
+from graphs.clients.store import Store
 from graphs.similarity import confidence
 
 DEFAULT_STORE = "default"

@@ -10,7 +10,7 @@ import numpy as np
 from deployments.messages import SearchRequest
 from engines.errors import InvalidInput
 from engines.store import Filter, NewRecord, Space
-from graphs.clients import Store
+from graphs.clients.store import Store
 
 Key = tuple[float, ...]
 

@@ -9,15 +9,16 @@ from typing import Any, cast
 
 from fastapi import FastAPI
 
-from graphs.clients import Store
+from graphs.clients.store import Store
 from graphs.face import FaceFlow
-from graphs.http.gateway import http_application
+from graphs.http.application import http_application
 from graphs.media import MediaReader, MediaRules
 from graphs.services import Services
 from graphs.settings import Gateway
 from graphs.status import ServeStatus
 from graphs.store import Registrations
 from graphs.stores import Stores
+from graphs.voice import VoiceFlow
 
 REFERENCE = "#/components/schemas/"
 ERROR = "ErrorResponse"
@@ -127,15 +128,15 @@ def _cell(text: str) -> str:
 def bare_application() -> FastAPI:
     """The routes without models: enough to describe them."""
     media = MediaReader(MediaRules())
-    flow = FaceFlow({}, media)
     store = cast(Store, None)  # nothing is asked of it
     services = Services(
         settings=Gateway(),
         models=(),
         status=ServeStatus((), ""),
-        face=flow,
+        face=FaceFlow({}, media),
+        voice=VoiceFlow({}, media),
         media=media,
-        people={"face": Registrations("face", store)},
+        people={kind: Registrations(kind, store) for kind in ("face", "voice")},
         stores=Stores(store),
         started_at=0,
     )

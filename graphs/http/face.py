@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 
+from graphs.demographics import dominant
 from graphs.face import AnalyzedFace, FaceFlow
 from graphs.http.deadline import Deadline
 from graphs.http.errors import documented
@@ -104,13 +105,9 @@ def _report(face: AnalyzedFace) -> wire.FaceReport:
         face_confidence=face.score,
         age=face.told.age,
         gender=face.told.gender,
-        dominant_gender=_dominant(face.told.gender),
+        dominant_gender=dominant(face.told.gender),
         emotion=face.told.emotion,
-        dominant_emotion=_dominant(face.told.emotion),
+        dominant_emotion=dominant(face.told.emotion),
         is_real=face.alive.is_real if face.alive else None,
         antispoof_score=face.alive.score if face.alive else None,
     )
-
-
-def _dominant(shares: dict[str, float] | None) -> str | None:
-    return max(shares, key=lambda label: shares[label]) if shares else None

@@ -15,7 +15,7 @@ from engines.errors import ConfigurationError
 from graphs.app import app
 from graphs.http.gateway import Gateway
 from graphs.settings import AppArgs
-from graphs.wiring import FaceWiring
+from graphs.wiring.face import FaceWiring
 
 ALIVE = {"antispoof_v2_onnx": "MiniFASNetV2.onnx"}
 
@@ -30,7 +30,7 @@ def bound(application: Application) -> Any:
 
 
 def wirings(application: Application) -> dict[str, FaceWiring]:
-    return {wiring.name: wiring for wiring in bound(application).init_args[2]}
+    return {wiring.name: wiring for wiring in bound(application).init_args[2].faces}
 
 
 def options(application: Application) -> Any:
@@ -159,10 +159,10 @@ def test_the_gateway_is_the_ingress(tmp_path: Path) -> None:
     assert gateway.num_replicas == 2
     assert gateway.max_ongoing_requests == 40
     assert gateway.ray_actor_options["num_cpus"] == 0.5
-    given, models, faces, store, keys = gateway.init_args
+    given, models, wired, store, keys = gateway.init_args
     assert bound(store).name == "store"
     assert given.gateway.max_in_flight == 10
-    assert [model.name for model in models] == [wiring.name for wiring in faces] == ["a"]
+    assert [model.name for model in models] == [wiring.name for wiring in wired.faces] == ["a"]
     assert keys == frozenset()
 
 
@@ -278,7 +278,7 @@ def test_the_store_is_a_file_in_its_directory_or_what_the_environment_names(
 
 def test_a_fused_model_is_one_deployment(tmp_path: Path) -> None:
     entry = {"name": "a", "backend": "fake", "fused": True, "deployment": {"detector": {"min_replicas": 2}}}
-    (wiring,) = bound(app(args(tmp_path, entry))).init_args[2]
+    (wiring,) = wirings(app(args(tmp_path, entry))).values()
     assert set(wiring.handles) == {"detector", "recognizer", "attributes"}
     assert len({id(handle) for handle in wiring.handles.values()}) == 1
     assert bound(wiring.handles["detector"]).name == "a.fused"

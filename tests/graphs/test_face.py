@@ -29,7 +29,8 @@ from engines.errors import (
 from engines.face import fake
 from engines.face.model import FaceModel
 from engines.types import Box, Demographics, EngineOptions, Face, Image
-from graphs.face import FaceFlow, FaceNode, only, wanted_heads
+from graphs.demographics import only
+from graphs.face import FaceFlow, FaceNode, wanted_heads
 from graphs.media import MediaReader, MediaRules
 from graphs.similarity import confidence, cosine_distance
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from engines.errors import InvalidInput, UnknownRecord
 from engines.store import Filter
-from graphs.clients import Store
+from graphs.clients.store import Store
 from graphs.store import MOST_MATCHES, Identification, Registration, Registrations
 
 

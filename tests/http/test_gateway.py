@@ -18,15 +18,17 @@ from deployments.face import FaceAttributes, FaceDetector, FaceRecognizer, FaceS
 from deployments.messages import Crops, DetectRequest, FoundFaces
 from engines.errors import PresenceError
 from engines.types import Demographics, EngineOptions, Image
-from graphs.clients import Store
+from graphs.clients.store import Store
 from graphs.face import FaceFlow, FaceNode
 from graphs.http.apidoc import page
-from graphs.http.gateway import http_application, media_rules
+from graphs.http.application import http_application
+from graphs.http.gateway import media_rules
 from graphs.media import MediaReader
 from graphs.services import Services
 from graphs.settings import AppArgs, Gateway, Media, ModelFile
 from graphs.store import Registrations
 from graphs.stores import Stores
+from graphs.voice import VoiceFlow
 
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,6 +97,7 @@ def application(
         models=models,
         status=states or States(fake="ready", alive="ready"),
         face=FaceFlow({"fake": bare, "alive": alive}, media),
+        voice=VoiceFlow({}, media),
         media=media,
         people={"face": Registrations("face", store)},
         stores=Stores(store),

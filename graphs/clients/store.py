@@ -1,0 +1,95 @@
+"""The store, as flows see it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from ray.serve.handle import DeploymentHandle
+
+from deployments.messages import Found, Page, SearchRequest
+from engines.store import Filter, NewRecord, Stored
+from graphs.clients.remote import BY_VALUE_BYTES, RemoteMethod
+
+
+class Store(Protocol):
+    """Journal and indexes behind one front. Each method takes one argument and the deadline."""
+
+    async def register(self, records: Sequence[NewRecord], deadline: float) -> list[int]: ...
+
+    async def put(self, records: Sequence[NewRecord], deadline: float) -> bool: ...
+
+    async def search(self, request: SearchRequest, deadline: float) -> Found: ...
+
+    async def delete(self, request: tuple[str, Sequence[str]], deadline: float) -> list[str]: ...
+
+    async def update(
+        self, request: tuple[str, str, str | None, Mapping[str, str] | None], deadline: float
+    ) -> bool: ...
+
+    async def get(self, request: tuple[str, str], deadline: float) -> Stored | None: ...
+
+    async def listed(self, request: tuple[str, Filter, int, int], deadline: float) -> Page: ...
+
+    async def namespaces(self, prefix: str, deadline: float) -> list[str]: ...
+
+    async def embeddings(
+        self, positions: Sequence[int], deadline: float
+    ) -> dict[int, NDArray[np.float32]]: ...
+
+
+class RemoteStore:
+    """The vector store."""
+
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+        self._register = RemoteMethod(handle, "register")
+        self._put = RemoteMethod(handle, "put")
+        self._search = RemoteMethod(handle, "search")
+        self._delete = RemoteMethod(handle, "delete")
+        self._update = RemoteMethod(handle, "update")
+        self._get = RemoteMethod(handle, "get")
+        self._listed = RemoteMethod(handle, "listed")
+        self._namespaces = RemoteMethod(handle, "namespaces")
+        self._embeddings = RemoteMethod(handle, "embeddings")
+
+    async def register(self, records: Sequence[NewRecord], deadline: float) -> list[int]:
+        """Positions of the records, once they are durable."""
+        large = sum(record.embedding.nbytes for record in records) > BY_VALUE_BYTES
+        return cast(list[int], await self._register.call(records, deadline, large=large))
+
+    async def put(self, records: Sequence[NewRecord], deadline: float) -> bool:
+        """Writes records; one whose id lives keeps its embedding and takes the new value."""
+        large = sum(record.embedding.nbytes for record in records) > BY_VALUE_BYTES
+        return cast(bool, await self._put.call(records, deadline, large=large))
+
+    async def search(self, request: SearchRequest, deadline: float) -> Found:
+        """The nearest records, best first."""
+        return cast(Found, await self._search.call(request, deadline))
+
+    async def delete(self, request: tuple[str, Sequence[str]], deadline: float) -> list[str]:
+        """Deletes ids of a namespace; the ids that lived."""
+        return cast(list[str], await self._delete.call(request, deadline))
+
+    async def update(
+        self, request: tuple[str, str, str | None, Mapping[str, str] | None], deadline: float
+    ) -> bool:
+        """Namespace, id, new name, new labels. False when no such record lives."""
+        return cast(bool, await self._update.call(request, deadline))
+
+    async def get(self, request: tuple[str, str], deadline: float) -> Stored | None:
+        """The living record of a namespace and id."""
+        return cast(Stored | None, await self._get.call(request, deadline))
+
+    async def listed(self, request: tuple[str, Filter, int, int], deadline: float) -> Page:
+        """Namespace, filter, position to start behind, limit."""
+        return cast(Page, await self._listed.call(request, deadline, large=True))
+
+    async def namespaces(self, prefix: str, deadline: float) -> list[str]:
+        """Namespaces that hold records and start with a prefix."""
+        return cast(list[str], await self._namespaces.call(prefix, deadline))
+
+    async def embeddings(self, positions: Sequence[int], deadline: float) -> dict[int, NDArray[np.float32]]:
+        """Embeddings of living records by position."""
+        return cast(
+            dict[int, NDArray[np.float32]], await self._embeddings.call(positions, deadline, large=True)
+        )

@@ -1,0 +1,14 @@
+"""What the builder binds, and tells the gateway, of each model."""
+
+from dataclasses import dataclass
+
+from graphs.wiring.face import FaceWiring
+from graphs.wiring.voice import VoiceWiring
+
+
+@dataclass(frozen=True, slots=True)
+class Wirings:
+    """Every model by its kind, in the order in which a default is chosen."""
+
+    faces: tuple[FaceWiring, ...] = ()
+    voices: tuple[VoiceWiring, ...] = ()
