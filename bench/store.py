@@ -12,6 +12,7 @@ import json
 import math
 import tempfile
 import time
+import tracemalloc
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -80,6 +81,7 @@ class Kept:
     """Seconds and bytes of one size.
 
     fill_s: to write the journal, in transactions of APPENDED. memory: growth of the process, a record.
+    name: memory of a record's id, name and label, kept once it was found.
     """
 
     records: int
@@ -90,6 +92,7 @@ class Kept:
     journal_bytes_each: float
     snapshot_bytes_each: float
     memory_bytes_each: float
+    name_bytes_each: float
 
 
 def record(vector: np.ndarray, number: int) -> NewRecord:
@@ -173,11 +176,23 @@ def kept(url: str, folder: Path, rows: Embeddings) -> Kept:
     del replica
     gc.collect()
     from_snapshot = timed(StoreReplica(journal, snapshots=snapshots).catch_up)
+    names = name_bytes(journal, min(len(rows), 10_000))
     journal.close()
     size = sum(path.stat().st_size for path in folder.glob("presence.db*"))
     saved = sum(path.stat().st_size for path in snapshots.rglob("*.index"))
     many = len(rows)
-    return Kept(many, fill_s, from_journal, snapshot, from_snapshot, size / many, saved / many, memory / many)
+    each = size / many, saved / many, memory / many, names
+    return Kept(many, fill_s, from_journal, snapshot, from_snapshot, *each)
+
+
+def name_bytes(journal: SqlJournal, count: int) -> float:
+    """Memory of each of the first records without its embedding."""
+    tracemalloc.start()
+    stored = journal.stored(range(1, count + 1))
+    gc.collect()
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return size / len(stored)
 
 
 def resident_bytes() -> int:

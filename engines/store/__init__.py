@@ -68,6 +68,14 @@ class Match:
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """What each query found, best first. age_s: 0, or how many seconds old the answer may be."""
+
+    matches: list[list[Match]]
+    age_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """One step of the journal.
 
@@ -80,6 +88,14 @@ class Change:
     record: int
     space: Space
     embedding: NDArray[np.float32] | None = field(repr=False, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How far the journal is. position: the newest; revision: how many updates there were."""
+
+    position: int
+    revision: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +148,21 @@ class Journal(Protocol):
         labels: Mapping[str, str] | None = None,
         value: str | None = None,
     ) -> bool:
-        """Replaces the name, the labels, the value, or several. False when no such record lives."""
+        """Replaces the name, the labels, the value, or several, as one more revision.
+
+        False when no such record lives."""
         ...
 
     def head(self) -> int:
         """The newest position; 0 in an empty journal. Every acknowledged write is at or below it."""
+        ...
+
+    def state(self) -> State:
+        """The head, and the newest revision: every acknowledged update is at or below it."""
+        ...
+
+    def revised(self, after: int) -> list[int]:
+        """Positions of the living records that were updated behind a revision, each once."""
         ...
 
     def changes(self, after: int, limit: int) -> list[Change]:
@@ -173,6 +199,38 @@ class Journal(Protocol):
 
     def close(self) -> None:
         """Ends all connections."""
+        ...
+
+
+class Searcher(Protocol):
+    """Finds what a journal holds. Synchronous, thread-safe; similarities are cosines.
+
+    Every method may raise StoreUnavailable, StoreFull and StoreCorrupt, as those of the journal.
+    """
+
+    def catch_up(self) -> int:
+        """Applies what the journal holds and the searcher lacks; returns the position then."""
+        ...
+
+    def search(
+        self,
+        space: Space,
+        queries: Embeddings,
+        k: int,
+        only: Filter | None = None,
+        *,
+        allow_stale: bool = False,
+    ) -> Answer:
+        """The `k` most similar living records for each query, shape (n, dim); fewer when fewer live.
+
+        Every search sees every write that was acknowledged before it, by whichever process.
+        allow_stale: a searcher that has a memory may answer from it while the journal is away.
+        Raises InvalidInput when the queries have another dimension than the space, or k is less than 1.
+        """
+        ...
+
+    def keep_up(self) -> None:
+        """What makes later searches or starts faster, to be called now and then; searches may wait."""
         ...
 
 

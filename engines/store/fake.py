@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import InvalidInput, StoreUnavailable
-from engines.store import Change, Filter, NewRecord, Positions, Space, Stored
+from engines.store import Change, Filter, NewRecord, Positions, Space, State, Stored
 
 
 class MemoryJournal:
@@ -21,6 +21,8 @@ class MemoryJournal:
         self._lock = threading.RLock()
         self._steps: list[Change] = []
         self._living: dict[int, Stored] = {}
+        self._revision = 0
+        self._revised: dict[int, int] = {}
 
     def identity(self) -> str:
         """Random text, made with the journal."""
@@ -69,6 +71,8 @@ class MemoryJournal:
                 labels=one.labels if labels is None else dict(labels),
                 value=one.value if value is None else value,
             )
+            self._revision += 1
+            self._revised[one.position] = self._revision
             return True
 
     def head(self) -> int:
@@ -76,6 +80,19 @@ class MemoryJournal:
         with self._lock:
             self._check()
             return len(self._steps)
+
+    def state(self) -> State:
+        """The head and the newest revision."""
+        with self._lock:
+            return State(self.head(), self._revision)
+
+    def revised(self, after: int) -> list[int]:
+        """Positions of the living records that were updated behind a revision."""
+        with self._lock:
+            self._check()
+            return [
+                one for one, revision in self._revised.items() if revision > after and one in self._living
+            ]
 
     def changes(self, after: int, limit: int) -> list[Change]:
         """The steps behind a position, in order, at most `limit`."""

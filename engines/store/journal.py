@@ -13,12 +13,13 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    literal_column,
     select,
     update,
 )
 
 from engines.errors import InvalidInput, StoreCorrupt
-from engines.store import Change, Filter, NewRecord, Positions, Space, Stored
+from engines.store import Change, Filter, NewRecord, Positions, Space, State, Stored
 from engines.store.appending import Additions
 from engines.store.changes import changes
 from engines.store.database import Database
@@ -105,9 +106,11 @@ class SqlJournal:
             if not found:
                 return False
             position = found[record_id]
+            connection.execute(update(HEAD).values(revision=HEAD.c.revision + 1))
+            revision = select(HEAD.c.revision).scalar_subquery()
             columns = {key: new for key, new in (("name", name), ("value", value)) if new is not None}
-            if columns:
-                connection.execute(update(RECORDS).where(RECORDS.c.position == position).values(columns))
+            revised = update(RECORDS).where(RECORDS.c.position == position)
+            connection.execute(revised.values(revision=revision, **columns))
             if labels is not None:
                 connection.execute(delete(LABELS).where(LABELS.c.position == position))
                 rows = [{"position": position, "key": k, "value": v} for k, v in labels.items()]
@@ -123,12 +126,23 @@ class SqlJournal:
     def _writing(self) -> Iterator[tuple[Connection, int]]:
         """A transaction that holds the lock of the journal to its commit, and the newest position."""
         with self._database.writing() as connection:
-            yield connection, _only(connection, select(HEAD.c.position).with_for_update())
+            yield connection, _state(connection, select(HEAD).with_for_update()).position
 
     def head(self) -> int:
         """See `Journal`."""
+        return self.state().position
+
+    def state(self) -> State:
+        """See `Journal`."""
         with self._database.reading() as connection:
-            return _only(connection, select(HEAD.c.position))
+            return _state(connection, select(HEAD))
+
+    def revised(self, after: int) -> list[int]:
+        """See `Journal`."""
+        # The comparison with 0 lets the databases use the index, which holds no other rows.
+        behind = (RECORDS.c.revision > literal_column("0"), RECORDS.c.revision > after)
+        with self._database.reading() as connection:
+            return list(connection.execute(select(RECORDS.c.position).where(*behind)).scalars())
 
     def changes(self, after: int, limit: int) -> list[Change]:
         """See `Journal`. Raises StoreCorrupt for a step that is missing or damaged."""
@@ -141,7 +155,7 @@ class SqlJournal:
         with self._database.reading() as connection:
             for chunk in chunks(positions):
                 chosen = select(RECORDS.c.position).where(RECORDS.c.position.in_(chunk), LIVING)
-                found |= {record.position: record for record in _records(connection, chosen)}
+                found |= {record.position: record for record in records(connection, chosen)}
         return found
 
     def get(self, namespace: str, record_id: str) -> Stored | None:
@@ -152,18 +166,18 @@ class SqlJournal:
             RECORDS.c.namespace == namespace, RECORDS.c.id == record_id, LIVING
         )
         with self._database.reading() as connection:
-            return next(iter(_records(connection, chosen)), None)
+            return next(iter(records(connection, chosen)), None)
 
     def listed(self, namespace: str, chosen: Filter, *, after: int, limit: int) -> list[Stored]:
         """See `Journal`."""
         page = (
             select(RECORDS.c.position)
-            .where(*_matches(namespace, chosen), RECORDS.c.position > after)
+            .where(*matches(namespace, chosen), RECORDS.c.position > after)
             .order_by(RECORDS.c.position)
             .limit(limit)
         )
         with self._database.reading() as connection:
-            return _records(connection, page)
+            return records(connection, page)
 
     def count(self, namespace: str, chosen: Filter) -> int:
         """See `Journal`."""
@@ -171,7 +185,7 @@ class SqlJournal:
             check_text("the namespace", namespace)
             query = select(func.sum(SPACES.c.living)).where(SPACES.c.namespace == namespace)
         else:
-            query = select(func.count()).select_from(RECORDS).where(*_matches(namespace, chosen))
+            query = select(func.count()).select_from(RECORDS).where(*matches(namespace, chosen))
         with self._database.reading() as connection:
             return int(connection.execute(query).scalar_one() or 0)
 
@@ -182,7 +196,7 @@ class SqlJournal:
             SPACES.c.namespace == space.namespace, SPACES.c.model == space.model
         )
         query = select(RECORDS.c.position).where(
-            *_matches(space.namespace, chosen), RECORDS.c.space_id == model.scalar_subquery()
+            *matches(space.namespace, chosen), RECORDS.c.space_id == model.scalar_subquery()
         )
         with self._database.reading() as connection:
             return np.sort(np.array(connection.execute(query).scalars().all(), dtype=np.int64))
@@ -226,11 +240,11 @@ class SqlJournal:
         self._database.close()
 
 
-def _only(connection: Connection, query: Select[int]) -> int:
-    found = connection.execute(query).scalars().all()
+def _state(connection: Connection, query: Select[int, int]) -> State:
+    found = connection.execute(query).all()
     if len(found) != 1:
         raise StoreCorrupt("the journal does not know its newest position: restore a backup of the store")
-    return found[0]
+    return State(*found[0])
 
 
 def _living(connection: Connection, namespace: str, ids: Sequence[str]) -> dict[str, int]:
@@ -259,13 +273,14 @@ def _delete(connection: Connection, head: int, positions: Sequence[int]) -> None
         connection.execute(delete(EMBEDDINGS).where(EMBEDDINGS.c.position.in_(chunk)))
     erased = update(RECORDS).where(RECORDS.c.position == bindparam("record"))
     connection.execute(
-        erased.values(id=None, name="", value=None, deleted_position=bindparam("step")),
+        erased.values(id=None, name="", value=None, revision=0, deleted_position=bindparam("step")),
         [{"record": record, "step": step} for step, record in enumerate(positions, start=head + 1)],
     )
     connection.execute(update(HEAD).values(position=head + len(positions)))
 
 
-def _matches(namespace: str, chosen: Filter) -> list[ColumnElement[bool]]:
+def matches(namespace: str, chosen: Filter) -> list[ColumnElement[bool]]:
+    """Conditions on the rows of living records. Raises InvalidInput for text that no record can have."""
     check_filter(namespace, chosen)
     conditions = [RECORDS.c.namespace == namespace, LIVING]
     if chosen.name is not None:
@@ -276,7 +291,7 @@ def _matches(namespace: str, chosen: Filter) -> list[ColumnElement[bool]]:
     return conditions
 
 
-def _records(connection: Connection, chosen: Select[int]) -> list[Stored]:
+def records(connection: Connection, chosen: Select[int]) -> list[Stored]:
     """The records at the chosen positions, ascending, read with their labels in one statement."""
     query = (
         select(RECORDS, SPACES.c.model, SPACES.c.dim, LABELS.c.key, LABELS.c.value.label("label"))
@@ -286,13 +301,14 @@ def _records(connection: Connection, chosen: Select[int]) -> list[Stored]:
     )
     found: dict[int, Stored] = {}
     labels: dict[int, dict[str, str]] = {}
+    spaces: dict[int, Space] = {}
     for row in connection.execute(query).all():
         if row.position not in found:
             labels[row.position] = {}
             found[row.position] = Stored(
                 row.position,
                 row.id,
-                Space(row.namespace, row.model),
+                spaces.setdefault(row.space_id, Space(row.namespace, row.model)),
                 row.dim,
                 row.name,
                 labels[row.position],

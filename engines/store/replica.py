@@ -2,15 +2,15 @@
 
 Vectors and queries are L2-normalised on their way into an index, so that similarities are cosines.
 
-Before each search it asks the journal for its head and applies what is missing, so that every search
-sees every write that was acknowledged before it, by whichever replica.
+Before each search it asks the journal for its state and applies what is missing, so that every search
+sees every write that was acknowledged before it, by whichever replica. Names and labels of records that were
+found stay in memory until the journal tells that they were changed or deleted.
 """
 
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from engines.embedding import unit_rows
 from engines.errors import StoreCorrupt, StoreUnavailable
-from engines.store import Change, Filter, Journal, Match, Positions, Space, Stored
+from engines.store import Answer, Change, Filter, Journal, Match, Positions, Space, Stored
 from engines.store.faiss_index import FaissIndex, IndexOptions
 from engines.store.snapshot import SnapshotFolder
 from engines.types import Embeddings
@@ -27,22 +27,16 @@ logger = logging.getLogger("presence.store")
 
 CHUNK = 10_000
 """Steps of the journal that are read and applied at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What each query found, best first. age_s: 0, or how many seconds old the answer may be."""
-
-    matches: list[list[Match]]
-    age_s: float = 0.0
+LONG_VALUE = 1000
+"""A record whose value has more characters is read each time that it is found."""
 
 
 class StoreReplica:
     """Safe to use from many threads; searches and changes take turns.
 
     snapshots: a folder for snapshots of this journal alone, or None.
-    remember: keep names and labels in memory too, as they were when they were first read, so that the
-    replica can answer when the journal can't be read.
+    remember: keep names, labels and values of all records in memory, not only of those that were found, so
+    that the replica can answer when the journal can't be read.
     clock: seconds, ascending.
     """
 
@@ -62,8 +56,10 @@ class StoreReplica:
         self._clock = clock
         self._lock = threading.RLock()
         self._indexes: dict[Space, FaissIndex] = {}
-        self._remembered: dict[int, Stored] | None = {} if remember else None
+        self._remember_all = remember
+        self._known: dict[int, Stored] = {}
         self._position = 0
+        self._revision = 0
         self._started = False
         self._fresh_at: float | None = None
 
@@ -90,15 +86,19 @@ class StoreReplica:
         with self._lock:
             now = self._clock()
             self._start()
-            head = self._journal.head()
-            if head < self._position:
+            state = self._journal.state()
+            if state.position < self._position or state.revision < self._revision:
                 logger.warning("the journal ends before what was applied: the indexes are built anew")
-                self._forget()
-            while self._position < head:
+                self._forget(state.revision)
+            while self._position < state.position:
                 changes = self._journal.changes(self._position, limit)
                 if not changes:
-                    raise StoreCorrupt(f"the journal ends at {head} but has nothing behind {self._position}")
+                    raise StoreCorrupt(
+                        f"the journal ends at {state.position} but has nothing behind {self._position}"
+                    )
                 self._apply(changes)
+            if self._revision < state.revision:
+                self._revise(state.revision)
             self._fresh_at = now
             return self._position
 
@@ -120,7 +120,7 @@ class StoreReplica:
         try:
             return Answer(self._search(space, queries, k, only))
         except StoreUnavailable:
-            if not allow_stale or self._remembered is None or self._fresh_at is None:
+            if not allow_stale or not self._remember_all or self._fresh_at is None:
                 raise
         return self._stale(space, queries, k, only)
 
@@ -137,6 +137,10 @@ class StoreReplica:
                 folder.write(position, self._indexes)
             return position
 
+    def keep_up(self) -> None:
+        """See `Searcher`: writes a snapshot."""
+        self.snapshot()
+
     def _folder(self) -> SnapshotFolder | None:
         """Of the journal as it is named now."""
         return SnapshotFolder(self._snapshots, self._journal.identity()) if self._snapshots else None
@@ -145,20 +149,30 @@ class StoreReplica:
         """Once: begins at the newest snapshot."""
         if self._started:
             return
+        self._revision = self._journal.state().revision
         folder = self._folder()
         if folder and (found := folder.newest(self._options)):
             for index in found.indexes.values():
-                self._remember(index.positions.tolist())
+                self._read_names(index.positions.tolist())
             self._indexes, self._position = found.indexes, found.position
         self._started = True
 
-    def _forget(self) -> None:
+    def _forget(self, revision: int) -> None:
         """The snapshots too: they may tell of positions that now mean other records."""
         if folder := self._folder():
             folder.clear()
         self._indexes, self._position = {}, 0
-        if self._remembered is not None:
-            self._remembered = {}
+        self._known, self._revision = {}, revision
+
+    def _revise(self, revision: int) -> None:
+        """Names, labels and values that were replaced up to a revision."""
+        changed = self._journal.revised(self._revision)
+        if self._remember_all:
+            self._read_names(changed)
+        else:
+            for position in changed:
+                self._known.pop(position, None)
+        self._revision = revision
 
     def _apply(self, changes: Sequence[Change]) -> None:
         """Deletions before additions: a space that was emptied may begin again with another dimension."""
@@ -175,10 +189,9 @@ class StoreReplica:
                 self._indexes[space].remove(np.array(records, np.int64))
         for space, additions in added.items():
             self._add(space, additions)
-        if self._remembered is not None:
-            for record in gone:
-                self._remembered.pop(record, None)
-            self._remember([change.record for each in added.values() for change in each])
+        for record in gone:
+            self._known.pop(record, None)
+        self._read_names([change.record for each in added.values() for change in each])
         self._position = changes[-1].position
 
     def _add(self, space: Space, additions: Sequence[Change]) -> None:
@@ -195,32 +208,40 @@ class StoreReplica:
         positions = np.array([change.position for change in additions], np.int64)
         index.add(positions, unit_rows(np.stack(vectors)))
 
-    def _remember(self, positions: Sequence[int]) -> None:
-        if self._remembered is not None:
+    def _read_names(self, positions: Sequence[int]) -> None:
+        """Of a replica that remembers all."""
+        if self._remember_all:
             for start in range(0, len(positions), CHUNK):
-                self._remembered.update(self._journal.stored(positions[start : start + CHUNK]))
+                self._known.update(self._journal.stored(positions[start : start + CHUNK]))
 
     def _search(self, space: Space, queries: Embeddings, k: int, only: Filter | None) -> list[list[Match]]:
         """Looks again, deeper, while records that were deleted after the index was asked are in the way."""
         depth = k
-        while True:
-            similarities, positions = self._nearest(space, queries, depth, only)
-            asked = np.unique(positions[positions >= 0]).tolist()
-            stored = self._journal.stored(asked) if asked else {}
-            matches = _matches(similarities, positions, stored)
-            everything = bool((positions[:, -1:] < 0).all())
-            if len(stored) == len(asked) or everything or all(len(found) >= k for found in matches):
-                return [found[:k] for found in matches]
-            depth = k + len(asked) - len(stored)
-
-    def _nearest(
-        self, space: Space, queries: Embeddings, k: int, only: Filter | None
-    ) -> tuple[NDArray[np.float32], Positions]:
-        """What the index finds after catching up."""
         with self._lock:
-            self.catch_up()
-            chosen = None if only is None or only == Filter() else self._journal.matching(space, only)
-            return self._find(space, queries, k, chosen)
+            while True:
+                self.catch_up()
+                chosen = None if only is None or only == Filter() else self._journal.matching(space, only)
+                similarities, positions = self._find(space, queries, depth, chosen)
+                asked = np.unique(positions[positions >= 0]).tolist()
+                stored = self._stored(asked)
+                matches = _matches(similarities, positions, stored)
+                everything = bool((positions[:, -1:] < 0).all())
+                if len(stored) == len(asked) or everything or all(len(found) >= k for found in matches):
+                    return [found[:k] for found in matches]
+                depth = k + len(asked) - len(stored)
+
+    def _stored(self, positions: Sequence[int]) -> dict[int, Stored]:
+        """The records at these positions that live, those that are not known yet as the journal has them.
+
+        Called with the lock held: what is read then is at least as new as the revision that was applied.
+        """
+        found = {position: self._known[position] for position in positions if position in self._known}
+        if missing := [position for position in positions if position not in found]:
+            for position, one in self._journal.stored(missing).items():
+                found[position] = one
+                if one.value is None or len(one.value) <= LONG_VALUE:
+                    self._known[position] = one
+        return found
 
     def _find(
         self, space: Space, queries: Embeddings, k: int, chosen: Positions | None
@@ -232,10 +253,9 @@ class StoreReplica:
 
     def _stale(self, space: Space, queries: Embeddings, k: int, only: Filter | None) -> Answer:
         with self._lock:
-            known = self._remembered or {}
-            chosen = None if only is None else _matching(known.values(), space, only)
+            chosen = None if only is None else _matching(self._known.values(), space, only)
             similarities, positions = self._find(space, queries, k, chosen)
-            return Answer(_matches(similarities, positions, known), self.age_s or 0.0)
+            return Answer(_matches(similarities, positions, self._known), self.age_s or 0.0)
 
 
 def _matches(

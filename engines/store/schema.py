@@ -3,7 +3,7 @@
 Migrations are numbered from 1; a database holds the number of the newest one it went through.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from uuid import uuid4
 
 from sqlalchemy import (
@@ -38,8 +38,13 @@ META = Table(
 )
 """One row. identity: random, made with the journal."""
 
-HEAD = Table("head", TABLES, Column("position", POSITION, nullable=False))
-"""One row: the newest position. Whoever writes holds its lock to the commit."""
+HEAD = Table(
+    "head",
+    TABLES,
+    Column("position", POSITION, nullable=False),
+    Column("revision", POSITION, nullable=False, server_default="0"),
+)
+"""One row: the newest position, how many updates there were. Whoever writes holds its lock to the commit."""
 
 SPACES = Table(
     "spaces",
@@ -64,8 +69,12 @@ RECORDS = Table(
     Column("value", Text),
     Column("created_at", Double, nullable=False),
     Column("deleted_position", POSITION),
+    Column("revision", POSITION, nullable=False, server_default="0"),
 )
-"""namespace: that of the space. A deleted record has a deleted_position, and no id, name or value."""
+"""namespace: that of the space. A deleted record has a deleted_position, and no id, name or value.
+
+revision: of the update that last replaced its name, labels or value; 0 if none did, or it was deleted.
+"""
 
 LIVING = RECORDS.c.deleted_position.is_(None)
 DELETED = RECORDS.c.deleted_position.is_not(None)
@@ -102,6 +111,13 @@ Index(
     postgresql_where=DELETED,
 )
 
+REVISED = Index(
+    "records_revised",
+    RECORDS.c.revision,
+    sqlite_where=RECORDS.c.revision > 0,
+    postgresql_where=RECORDS.c.revision > 0,
+)
+
 EMBEDDINGS = Table(
     "embeddings",
     TABLES,
@@ -133,35 +149,46 @@ def _create(connection: Connection) -> None:
     connection.execute(HEAD.insert().values(position=0))
 
 
-MIGRATIONS: list[Callable[[Connection], None]] = [_create]
+def _count_revisions(connection: Connection) -> None:
+    """A journal that was made just now has them."""
+    if any(column["name"] == "revision" for column in inspect(connection).get_columns(HEAD.name)):
+        return
+    for table in (HEAD, RECORDS):
+        connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN revision BIGINT NOT NULL DEFAULT 0")
+    REVISED.create(connection)
+
+
+MIGRATIONS: list[Callable[[Connection], None]] = [_create, _count_revisions]
 """Each brings a database from the version before to its own; all run under the lock of the schema."""
 
 
-def _version(connection: Connection) -> int:
-    if not inspect(connection).has_table(META.name):
+def _version(connection: Connection, meta: Table) -> int:
+    if not inspect(connection).has_table(meta.name):
         return 0
-    versions = connection.execute(select(META.c.schema_version)).scalars().all()
+    versions = connection.execute(select(meta.c.schema_version)).scalars().all()
     if len(versions) != 1 or not isinstance(versions[0], int):
         raise StoreCorrupt("the journal does not say which version its tables have; restore a backup")
     return versions[0]
 
 
-def prepare(database: Database) -> None:
+def prepare(
+    database: Database, meta: Table = META, migrations: Sequence[Callable[[Connection], None]] = MIGRATIONS
+) -> None:
     """Brings the tables to the newest version; of many processes that open at once, one does.
 
-    Raises ConfigurationError when the tables are of a version that this code does not know.
+    meta: where the version is, in one row. Raises ConfigurationError when the tables are of a version that this code does not know.
     """
-    newest = len(MIGRATIONS)
+    newest = len(migrations)
     database.use_log()
     with database.reading() as connection:
-        found = _version(connection)
+        found = _version(connection, meta)
     if found < newest:
         with database.migrating() as connection:
-            found = _version(connection)
-            for migrate in MIGRATIONS[found:]:
+            found = _version(connection, meta)
+            for migrate in migrations[found:]:
                 migrate(connection)
             if found < newest:
-                connection.execute(update(META).values(schema_version=newest))
+                connection.execute(update(meta).values(schema_version=newest))
     if found > newest:
         raise ConfigurationError(
             f"{database.name} has tables of version {found} and this program knows versions up to {newest}: "

@@ -47,6 +47,10 @@ def _steps(connection: Connection) -> Iterator[str]:
     twice = connection.execute(both).scalar_one()
     if twice:
         yield f"{twice} positions are both an addition and a deletion"
+    newest = select(HEAD.c.revision).scalar_subquery()
+    ahead = connection.execute(select(RECORDS.c.position).where(RECORDS.c.revision > newest)).scalars()
+    for position in ahead:
+        yield f"record {position} was updated by a revision that the journal has not reached"
 
 
 def _counts(connection: Connection) -> Iterator[str]:

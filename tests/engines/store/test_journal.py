@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from engines.errors import ConfigurationError, InvalidInput
-from engines.store import Filter, NewRecord, Space, Stored
+from engines.store import Filter, NewRecord, Space, State, Stored
 from engines.store.journal import SqlJournal
 from engines.store.rows import MOST_BYTES
 from engines.store.schema import MIGRATIONS
@@ -328,6 +328,42 @@ def test_compacting_keeps_what_lives(journal: SqlJournal, new: New) -> None:
     assert journal.append([new("x", dim=128)]) == [551]
 
 
+def test_updates_are_counted(journal: SqlJournal, new: New) -> None:
+    journal.append([new(one) for one in "abcd"])
+    assert journal.state() == State(4, 0)
+    assert journal.revised(0) == []
+    assert journal.update(FACES, "b", name="Eve")
+    assert journal.update(FACES, "c", labels={"k": "v"})
+    assert journal.update(FACES, "d", value="v")
+    assert not journal.update(FACES, "nobody", name="Eve")
+    assert journal.state() == State(4, 3)
+    assert journal.update(FACES, "b", name="Ada")
+    assert [sorted(journal.revised(after)) for after in range(5)] == [[2, 3, 4], [2, 3, 4], [2, 4], [2], []]
+    journal.delete(FACES, ["c"])
+    assert sorted(journal.revised(0)) == [2, 4]
+    assert journal.state() == State(5, 4)
+    assert journal.verify() == []
+
+
+def test_tables_of_the_first_version_become_those_of_this_one(url: str, new: New) -> None:
+    with closing(SqlJournal(url)) as journal:
+        journal.append([new("a"), new("b")])
+    for statement in (
+        "DROP INDEX records_revised",
+        "ALTER TABLE records DROP COLUMN revision",
+        "ALTER TABLE head DROP COLUMN revision",
+        "UPDATE meta SET schema_version = 1",
+    ):
+        execute(url, statement)
+    with closing(SqlJournal(url)) as journal:
+        assert journal.state() == State(2, 0)
+        assert journal.update(FACES, "a", name="Eve")
+        assert journal.revised(0) == [1]
+        assert journal.append([new("c")]) == [3]
+        assert journal.verify() == []
+    assert execute(url, "SELECT schema_version FROM meta") == [(len(MIGRATIONS),)]
+
+
 def test_tables_of_a_newer_version_are_left_alone(url: str) -> None:
     SqlJournal(url).close()
     newer = len(MIGRATIONS) + 1
@@ -375,6 +411,7 @@ def test_a_new_file_belongs_to_its_owner_alone(tmp_path: Path, new: New) -> None
         ("UPDATE embeddings SET position = 1 WHERE position = 2", "position 1 has an embedding"),
         ("INSERT INTO labels VALUES (1, 'k', 'v')", "position 1 has labels and no living record"),
         ("UPDATE records SET namespace = 'x' WHERE position = 2", "record 2 is in another namespace"),
+        ("UPDATE records SET revision = 9 WHERE position = 2", "record 2 was updated by a revision"),
     ],
 )
 def test_verifying_finds(journal: SqlJournal, new: New, url: str, statement: str, expected: str) -> None:

@@ -15,6 +15,7 @@ from engines.errors import InvalidInput, StoreFull, StoreUnavailable
 from engines.store import Change, Filter, NewRecord
 from engines.store.group_commit import MOST_RECORDS, GroupCommit
 from engines.store.journal import SqlJournal
+from engines.store.schema import MIGRATIONS
 
 New = Callable[..., NewRecord]
 Start = Callable[..., subprocess.Popen[str]]
@@ -137,7 +138,7 @@ def test_processes_that_open_an_empty_database_at_once(url: str, start_python: S
         assert (process.returncode, out) == (0, "0\n")
     engine = create_engine(url)
     with engine.connect() as connection:
-        assert connection.execute(text("SELECT schema_version FROM meta")).all() == [(1,)]
+        assert connection.execute(text("SELECT schema_version FROM meta")).all() == [(len(MIGRATIONS),)]
         assert connection.execute(text("SELECT position FROM head")).all() == [(0,)]
     engine.dispose()
     with closing(SqlJournal(url)) as journal:

@@ -65,11 +65,16 @@ class Between(MemoryJournal):
 
 
 class Counting(MemoryJournal):
-    """Tells where reading began."""
+    """Tells where reading began, and whose names were read."""
 
     def __init__(self) -> None:
         super().__init__()
         self.asked: list[tuple[int, int]] = []
+        self.named: list[int] = []
+
+    def stored(self, positions: Sequence[int]) -> dict[int, Stored]:
+        self.named += positions
+        return super().stored(positions)
 
     def changes(self, after: int, limit: int) -> list[Change]:
         self.asked.append((after, limit))
@@ -113,7 +118,8 @@ def agrees(replica: StoreReplica, rows: Embeddings, living: dict[int, str]) -> N
 @settings(deadline=None, max_examples=40)
 @given(
     steps=st.lists(
-        st.tuples(st.sampled_from(["add", "delete", "rename", "snapshot"]), st.integers(0, 39)), max_size=60
+        st.tuples(st.sampled_from(["add", "delete", "rename", "search", "snapshot"]), st.integers(0, 39)),
+        max_size=60,
     ),
     limit=st.integers(1, 12),
 )
@@ -130,6 +136,8 @@ def test_replicas_agree_with_the_journal(steps: list[tuple[str, int]], limit: in
             living.pop(which, None)
         elif step == "rename" and journal.update("face/default", f"id{which}", name=f"new{number}"):
             living[which] = f"new{number}"
+        elif step == "search":
+            agrees(early, rows, living)
         elif step == "snapshot":
             early.snapshot()
         if number % 7 == 0:
@@ -180,6 +188,49 @@ def test_updates_are_seen_at_once() -> None:
     assert (match.stored.id, match.stored.name) == ("id2", "Ada")
 
 
+def test_names_are_read_once_and_again_after_a_change() -> None:
+    journal, rows = Counting(), vectors(10)
+    journal.append(records(rows))
+    replica = StoreReplica(journal)
+    for _ in range(2):
+        assert found(replica.search(FACES, rows[:4], 1)) == [["id1"], ["id2"], ["id3"], ["id4"]]
+    assert sorted(journal.named) == [1, 2, 3, 4]
+    journal.named.clear()
+    journal.update(FACES.namespace, "id2", name="Ada")
+    journal.update(FACES.namespace, "id3", labels={"site": "north"})
+    journal.update(FACES.namespace, "id3", value="v")
+    journal.update(FACES.namespace, "id9", name="nobody asked")
+    matches = [each[0].stored for each in replica.search(FACES, rows[:4], 1).matches]
+    assert [one.name for one in matches] == ["name1", "Ada", "name3", "name4"]
+    assert (matches[2].labels, matches[2].value) == ({"site": "north"}, "v")
+    assert sorted(journal.named) == [2, 3]
+
+
+def test_long_values_do_not_stay_in_memory() -> None:
+    journal, rows = Counting(), vectors(2)
+    journal.append([NewRecord(f"{n}", FACES, row, value="v" * 600 * n) for n, row in enumerate(rows, 1)])
+    replica = StoreReplica(journal)
+    for _ in range(3):
+        assert len(replica.search(FACES, rows[:1], 2).matches[0]) == 2
+    assert journal.named == [1, 2, 2, 2]
+
+
+def test_nothing_of_a_deleted_record_stays_in_memory() -> None:
+    for remember in (False, True):
+        journal, rows = MemoryJournal(), vectors(4)
+        journal.append(records(rows))
+        replica = StoreReplica(journal, remember=remember)
+        replica.search(FACES, rows, 4)
+        journal.update(FACES.namespace, "id3", name="Rosalind", labels={})
+        replica.search(FACES, rows, 4)
+        assert "Rosalind" in repr(vars(replica))
+        assert "name3" not in repr(vars(replica))
+        journal.delete(FACES.namespace, ["id3"])
+        replica.catch_up()
+        assert "Rosalind" not in repr(vars(replica))
+        assert "id3" not in repr(vars(replica))
+
+
 def test_an_unknown_space_has_no_matches_and_wrong_dimensions_are_refused() -> None:
     journal, rows = MemoryJournal(), vectors(3)
     replica = StoreReplica(journal)
@@ -204,15 +255,13 @@ def test_what_is_deleted_while_names_are_read_makes_room_for_the_next() -> None:
     journal, rows = Between(), vectors(1)
     near = unit_rows(rows + np.linspace(0, 0.1, 10, dtype=np.float32)[:, None] * vectors(10, seed=1))
     journal.append(records(near))
-    replica = StoreReplica(journal)
-    assert found(replica.search(FACES, rows, 3)) == [["id1", "id2", "id3"]]
     journal.before_names = [
         lambda: journal.delete(FACES.namespace, ["id4"]),
         lambda: journal.delete(FACES.namespace, ["id1", "id3"]),
     ]
-    assert found(replica.search(FACES, rows, 3)) == [["id2", "id5", "id6"]]
+    assert found(StoreReplica(journal).search(FACES, rows, 3)) == [["id2", "id5", "id6"]]
     journal.before_names = [lambda: journal.delete(FACES.namespace, [f"id{one}" for one in range(1, 10)])]
-    assert found(replica.search(FACES, rows, 3)) == [["id10"]]
+    assert found(StoreReplica(journal).search(FACES, rows, 3)) == [["id10"]]
 
 
 def test_every_replica_finds_a_record_as_soon_as_it_is_written() -> None:
@@ -387,6 +436,7 @@ def test_a_journal_that_is_away_is_told_of_or_answered_from_memory() -> None:
     journal.available = True
     replica.search(FACES, rows[:1], 1)
     journal.delete(FACES.namespace, ["id10"])
+    journal.update(FACES.namespace, "id3", name="Ada")
     clock.now += 5
     replica.search(FACES, rows[:1], 1)
     journal.available = False
@@ -395,7 +445,7 @@ def test_a_journal_that_is_away_is_told_of_or_answered_from_memory() -> None:
         replica.search(FACES, rows[:1], 1)
     answer = replica.search(FACES, rows[2:3], 10, allow_stale=True)
     assert answer.age_s == 12.5 == replica.age_s
-    assert answer.matches[0][0].stored.id == "id3"
+    assert (answer.matches[0][0].stored.id, answer.matches[0][0].stored.name) == ("id3", "Ada")
     assert len(answer.matches[0]) == 9
     chosen = replica.search(FACES, rows[2:3], 10, Filter("name2", {"parity": "1"}), allow_stale=True)
     assert found(chosen) == [["id7"]]
