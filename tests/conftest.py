@@ -1,9 +1,12 @@
 """What all tests share."""
 
+import io
+import wave
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from deployments.store import StoreSpec, VectorStore
@@ -20,6 +23,21 @@ def shared() -> Path:
     if not (path / "media").is_dir():
         pytest.skip("no shared test data beside the project")
     return path
+
+
+@pytest.fixture(scope="session")
+def tone() -> Callable[..., bytes]:
+    """A WAV file of 16 kHz: hertz, seconds, and how loud, 0..1."""
+
+    def made(hertz: float, seconds: float = 0.5, level: float = 0.3) -> bytes:
+        samples = level * 32767 * np.sin(2 * np.pi * hertz / 16_000 * np.arange(int(16_000 * seconds)))
+        with io.BytesIO() as file:
+            with wave.open(file, "wb") as out:
+                out.setparams((1, 2, 16_000, len(samples), "NONE", ""))
+                out.writeframes(samples.astype("<i2").tobytes())
+            return file.getvalue()
+
+    return made
 
 
 @pytest.fixture
