@@ -9,13 +9,14 @@ import pytest
 from ray.serve import Application
 
 import graphs.app
-from deployments import face
+from deployments import face, voice
 from deployments.store import StoreSpec
 from engines.errors import ConfigurationError
 from graphs.app import app
 from graphs.http.gateway import Gateway
 from graphs.settings import AppArgs
 from graphs.wiring.face import FaceWiring
+from graphs.wiring.voice import VoiceWiring
 
 ALIVE = {"antispoof_v2_onnx": "MiniFASNetV2.onnx"}
 
@@ -285,3 +286,51 @@ def test_a_fused_model_is_one_deployment(tmp_path: Path) -> None:
     assert bound(wiring.handles["detector"]).num_replicas == 2
     with pytest.raises(ConfigurationError, match="a fused model is sized by its detector"):
         app(args(tmp_path, {**entry, "deployment": {"recognizer": {}}}))
+
+
+def voices(application: Application) -> dict[str, VoiceWiring]:
+    return {wiring.name: wiring for wiring in bound(application).init_args[2].voices}
+
+
+def test_a_voice_model_binds_its_encoder_and_the_heads_that_are_enabled(tmp_path: Path) -> None:
+    silent = {"emotion_model": "", "age_gender_model": "", "verify_threshold": "0.4"}
+    built = app(
+        args(
+            tmp_path,
+            {"name": "a", "backend": "fake-voice", "options": silent},
+            {"name": "b", "backend": "fake-voice", "options": {**silent, "age_gender_model": "owner/heads"}},
+            {"name": "f", "backend": "fake"},
+            media={"max_seconds": 20},
+        )
+    )
+    wired = voices(built)
+    assert list(wired) == ["a", "b"]
+    assert list(wirings(built)) == ["f"]
+    assert set(wired["a"].handles) == {"encoder"}
+    assert (wired["a"].heads, wired["a"].threshold) == ((), 0.4)
+    assert wired["b"].heads == ("age_gender",)
+    kinds = {role: bound(handle).func_or_class for role, handle in wired["b"].handles.items()}
+    assert kinds == {"encoder": voice.VoiceEncoder, "attributes": voice.VoiceAttributes}
+    assert [bound(handle).name for handle in wired["b"].handles.values()] == ["b.encoder", "b.attributes"]
+    (spec,) = bound(wired["a"].handles["encoder"]).init_args
+    assert (spec.name, spec.engine, spec.max_seconds) == ("a", "fake-voice", 20)
+    assert spec.options.options == silent
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        ({"backend": "fake-voice", "deployment": {"detector": {}}}, "deployment.detector: the model has no"),
+        (
+            {"backend": "fake-voice", "options": ["emotion_model:"], "deployment": {"attributes": {}}},
+            "deployment.attributes: the model has no",
+        ),
+        ({"backend": "fake-voice", "fused": True}, "fused: a voice model takes one hop without it"),
+        ({"backend": "fake-voice", "options": ["face_selection:score"]}, "unknown option 'face_selection'"),
+        ({"backend": "speaker-recognition", "options": ["engine:magic"]}, "option engine:magic is unknown"),
+        ({"backend": "fake", "deployment": {"encoder": {}}}, "deployment.encoder: the model has no"),
+    ],
+)
+def test_a_wrong_voice_model_is_refused(tmp_path: Path, model: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"^model m: {told}"):
+        app(args(tmp_path, {"name": "m", **model}))

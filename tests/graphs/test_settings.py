@@ -47,6 +47,29 @@ def test_localai_model_file_is_accepted_unchanged(tmp_path: Path) -> None:
     assert model.files[0].filename == "MiniFASNetV2.onnx"
 
 
+@pytest.mark.parametrize(
+    ("options", "engine"),
+    [
+        (["engine:speechbrain", "source:speechbrain/spkrec-ecapa-voxceleb"], "speechbrain"),
+        (["engine:onnx", "model_path:wespeaker_voxceleb_resnet34.onnx", "sample_rate:16000"], "wespeaker"),
+        (["model_path:wespeaker_voxceleb_resnet34.onnx"], "wespeaker"),
+        (["onnx:wespeaker_voxceleb_resnet34.onnx"], "wespeaker"),
+        (["verify_threshold:0.3"], "speechbrain"),
+        ([], "speechbrain"),
+    ],
+)
+def test_localais_speaker_recognition_names_an_engine(options: list[str], engine: str) -> None:
+    model = ModelFile.model_validate(
+        {
+            "name": "voice",
+            "backend": "speaker-recognition",
+            "known_usecases": ["speaker_recognition"],
+            "options": options,
+        }
+    )
+    assert (model.engine, model.capability) == (engine, "voice")
+
+
 def test_options_may_be_a_mapping_and_keep_colons_in_values(tmp_path: Path) -> None:
     model = read_model_file(
         write(tmp_path, "m.yaml", "backend: fake\noptions: {root: 'a:b', det_thresh: 0.5}")
