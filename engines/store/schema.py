@@ -176,7 +176,8 @@ def prepare(
 ) -> None:
     """Brings the tables to the newest version; of many processes that open at once, one does.
 
-    meta: where the version is, in one row. Raises ConfigurationError when the tables are of a version that this code does not know.
+    meta: holds the version in its one row. Raises ConfigurationError when the tables are of a version that
+    this code does not know.
     """
     newest = len(migrations)
     database.use_log()

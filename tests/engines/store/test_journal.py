@@ -17,6 +17,7 @@ from engines.store.rows import MOST_BYTES
 from engines.store.schema import MIGRATIONS
 
 New = Callable[..., NewRecord]
+Open = type[SqlJournal]
 EVERYTHING = Filter()
 FACES = "face/default"
 DLIB = Space(FACES, "dlib")
@@ -299,21 +300,22 @@ def test_an_embedding_is_a_list_of_finite_numbers(
         journal.append([new("a", created_at=float("nan"))])
 
 
-def test_everything_is_there_after_opening_again(url: str, new: New) -> None:
-    with closing(SqlJournal(url)) as journal:
+def test_everything_is_there_after_opening_again(url: str, open_journal: Open, new: New) -> None:
+    with closing(open_journal(url)) as journal:
         journal.append([new(one, labels={"k": "v"}) for one in "abc"])
         journal.delete(FACES, ["b"])
         before = journal.listed(FACES, EVERYTHING, after=0, limit=9)
-    with closing(SqlJournal(url)) as journal:
+    with closing(open_journal(url)) as journal:
         assert journal.listed(FACES, EVERYTHING, after=0, limit=9) == before
         assert journal.head() == 4
         assert journal.append([new("d")]) == [5]
 
 
-def test_a_journal_keeps_its_identity(url: str, tmp_path: Path) -> None:
+def test_a_journal_keeps_its_identity(url: str, open_journal: Open, tmp_path: Path) -> None:
     identities = []
-    for address in (url, url, f"sqlite:///{tmp_path / 'other.db'}"):
-        with closing(SqlJournal(address)) as journal:
+    other = f"sqlite:///{tmp_path / 'other.db'}"
+    for open_one, address in ((open_journal, url), (open_journal, url), (SqlJournal, other)):
+        with closing(open_one(address)) as journal:
             identities.append(journal.identity())
     assert identities[0] == identities[1] != identities[2]
     assert len(identities[0]) >= 32
@@ -345,8 +347,8 @@ def test_updates_are_counted(journal: SqlJournal, new: New) -> None:
     assert journal.verify() == []
 
 
-def test_tables_of_the_first_version_become_those_of_this_one(url: str, new: New) -> None:
-    with closing(SqlJournal(url)) as journal:
+def test_tables_of_the_first_version_become_those_of_this_one(url: str, open_journal: Open, new: New) -> None:
+    with closing(open_journal(url)) as journal:
         journal.append([new("a"), new("b")])
     for statement in (
         "DROP INDEX records_revised",
@@ -355,7 +357,7 @@ def test_tables_of_the_first_version_become_those_of_this_one(url: str, new: New
         "UPDATE meta SET schema_version = 1",
     ):
         execute(url, statement)
-    with closing(SqlJournal(url)) as journal:
+    with closing(open_journal(url)) as journal:
         assert journal.state() == State(2, 0)
         assert journal.update(FACES, "a", name="Eve")
         assert journal.revised(0) == [1]
@@ -364,12 +366,12 @@ def test_tables_of_the_first_version_become_those_of_this_one(url: str, new: New
     assert execute(url, "SELECT schema_version FROM meta") == [(len(MIGRATIONS),)]
 
 
-def test_tables_of_a_newer_version_are_left_alone(url: str) -> None:
-    SqlJournal(url).close()
+def test_tables_of_a_newer_version_are_left_alone(url: str, open_journal: Open) -> None:
+    open_journal(url).close()
     newer = len(MIGRATIONS) + 1
     execute(url, "UPDATE meta SET schema_version = schema_version + 1")
     with pytest.raises(ConfigurationError, match=rf"version {newer} .* up to {newer - 1}"):
-        SqlJournal(url)
+        open_journal(url)
 
 
 @pytest.mark.parametrize(

@@ -18,17 +18,18 @@ from engines.store.journal import SqlJournal
 from engines.store.schema import MIGRATIONS
 
 New = Callable[..., NewRecord]
+Open = type[SqlJournal]
 Start = Callable[..., subprocess.Popen[str]]
 FACES = "face/default"
 
 WRITER = """
-import json, sys, threading, time
+import importlib, json, sys, threading, time
 import numpy as np
 from engines.store import NewRecord, Space
-from engines.store.journal import SqlJournal
 
-url, name, threads, each = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-journal = SqlJournal(url)
+module, kind, url, name = sys.argv[1:5]
+threads, each = int(sys.argv[5]), int(sys.argv[6])
+journal = getattr(importlib.import_module(module), kind)(url)
 space = Space("face/default", "dlib")
 lock = threading.Lock()
 
@@ -53,6 +54,11 @@ workers = [threading.Thread(target=write, args=(thread,)) for thread in range(th
 [worker.join() for worker in workers]
 journal.close()
 """
+
+
+def named(kind: Open) -> tuple[str, str]:
+    """A class for another process."""
+    return kind.__module__, kind.__name__
 
 
 def begin(processes: Sequence[subprocess.Popen[str]]) -> None:
@@ -87,10 +93,14 @@ def follow(journal: SqlJournal, done: threading.Event) -> list[Change]:
             return seen
 
 
-def test_readers_see_every_step_once_in_the_order_of_commits(url: str, start_python: Start) -> None:
+def test_readers_see_every_step_once_in_the_order_of_commits(
+    url: str, open_journal: Open, start_python: Start
+) -> None:
     threads, each, done = 5, 9, threading.Event()
-    writers = [start_python(WRITER, url, name, str(threads), str(each)) for name in "ab"]
-    with closing(SqlJournal(url)) as journal, ThreadPoolExecutor() as pool:
+    writers = [
+        start_python(WRITER, *named(open_journal), url, name, str(threads), str(each)) for name in "ab"
+    ]
+    with closing(open_journal(url)) as journal, ThreadPoolExecutor() as pool:
         begin(writers)
         readers = [pool.submit(follow, journal, done) for _ in range(2)]
         written = [fact for writer in writers for fact in facts(writer)]
@@ -120,18 +130,20 @@ def test_readers_see_every_step_once_in_the_order_of_commits(url: str, start_pyt
 
 
 OPENER = """
-import json, sys
-import engines.store.journal as it
+import importlib, json, sys
+kind = getattr(importlib.import_module(sys.argv[1]), sys.argv[2])
 print('"ready"', flush=True)
 sys.stdin.readline()
-journal = it.SqlJournal(sys.argv[1])
+journal = kind(sys.argv[3])
 print(json.dumps(journal.head()))
 journal.close()
 """
 
 
-def test_processes_that_open_an_empty_database_at_once(url: str, start_python: Start, new: New) -> None:
-    processes = [start_python(OPENER, url) for _ in range(3)]
+def test_processes_that_open_an_empty_database_at_once(
+    url: str, open_journal: Open, start_python: Start, new: New
+) -> None:
+    processes = [start_python(OPENER, *named(open_journal), url) for _ in range(3)]
     begin(processes)
     for process in processes:
         out, _ = process.communicate()
@@ -141,26 +153,28 @@ def test_processes_that_open_an_empty_database_at_once(url: str, start_python: S
         assert connection.execute(text("SELECT schema_version FROM meta")).all() == [(len(MIGRATIONS),)]
         assert connection.execute(text("SELECT position FROM head")).all() == [(0,)]
     engine.dispose()
-    with closing(SqlJournal(url)) as journal:
+    with closing(open_journal(url)) as journal:
         assert journal.append([new("a")]) == [1]
 
 
-def test_threads_that_open_an_empty_database_at_once(url: str) -> None:
+def test_threads_that_open_an_empty_database_at_once(url: str, open_journal: Open) -> None:
     with ThreadPoolExecutor(8) as pool:
-        for journal in pool.map(lambda _: SqlJournal(url), range(8)):
+        for journal in pool.map(lambda _: open_journal(url), range(8)):
             assert journal.head() == 0
             journal.close()
 
 
-def test_a_killed_writer_loses_nothing_that_it_acknowledged(url: str, start_python: Start, new: New) -> None:
-    writer = start_python(WRITER, url, "w", "4", "100000")
+def test_a_killed_writer_loses_nothing_that_it_acknowledged(
+    url: str, open_journal: Open, start_python: Start, new: New
+) -> None:
+    writer = start_python(WRITER, *named(open_journal), url, "w", "4", "100000")
     begin([writer])
     assert writer.stdout is not None
     lines = [writer.stdout.readline() for _ in range(150)]
     writer.kill()
     lines += [line for line in writer.stdout.read().split("\n") if line.endswith("]")]
     acknowledged = [json.loads(line) for line in lines]
-    with closing(SqlJournal(url)) as journal:
+    with closing(open_journal(url)) as journal:
         assert journal.verify() == []
         steps = journal.changes(0, 1_000_000)
         additions = {step.record for step in steps if step.record == step.position}

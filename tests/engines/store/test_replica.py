@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from engines.embedding import unit_rows
 from engines.errors import InvalidInput, StoreCorrupt, StoreUnavailable
-from engines.store import Change, Filter, NewRecord, Space, Stored
+from engines.store import Answer, Change, Filter, NewRecord, Space, Stored
 from engines.store.faiss_index import IndexOptions
 from engines.store.fake import MemoryJournal
 from engines.store.journal import SqlJournal
-from engines.store.replica import Answer, StoreReplica
+from engines.store.replica import StoreReplica
 from engines.types import Embeddings
 
 DIM = 16
