@@ -41,6 +41,7 @@ LIBRARIES = [
     "httpx",
     "onnxruntime",
     "cv2",
+    "torch",
     "PIL.Image",
     "typer",
     "rich.progress",
