@@ -1,0 +1,78 @@
+"""Checkpoints by name: a directory, or a repository of the Hugging Face hub.
+
+Source: https://huggingface.co/docs/huggingface_hub/guides/download
+"""
+
+import errno
+import logging
+import re
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from engines.errors import ConfigurationError
+
+logger = logging.getLogger("presence.hub")
+
+CACHE = "huggingface"
+"""Folder of the models directory that holds what was downloaded, in the hub library's own layout."""
+
+REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def checkpoint(source: str, models_dir: Path, patterns: Sequence[str]) -> Path:
+    """The directory of a checkpoint, downloaded where it is not at hand.
+
+    source: a directory, relative ones under the models directory, or a repository id such as
+    "superb/wav2vec2-base-superb-er". patterns: the files that are wanted of a repository. What is downloaded
+    stays as it is until its folder under CACHE is deleted. The library reads HF_ENDPOINT, HF_HUB_OFFLINE and
+    HF_TOKEN. Raises ConfigurationError with the reason and the remedy, without a path.
+    """
+    found = models_dir / source
+    if found.is_dir():
+        return found
+    if not REPOSITORY.fullmatch(source):
+        raise ConfigurationError(
+            f"{shown(source)} is neither a directory under the models directory nor a repository id such as "
+            "owner/name"
+        )
+    return _snapshot(source, models_dir / CACHE, patterns)
+
+
+def shown(source: str) -> str:
+    """A source for messages: a repository id as it is, of a path only its last part."""
+    return source if REPOSITORY.fullmatch(source) else Path(source).name
+
+
+def _snapshot(repository: str, cache: Path, patterns: Sequence[str]) -> Path:
+    # A model that is never asked for needs no hub.
+    from httpx2 import HTTPError  # noqa: PLC0415
+    from huggingface_hub import errors, snapshot_download  # noqa: PLC0415
+
+    fetch = partial(snapshot_download, repository, cache_dir=cache, allow_patterns=list(patterns))
+    try:
+        return Path(fetch(local_files_only=True))
+    except errors.LocalEntryNotFoundError:
+        logger.info("fetching %s from the hub", repository)
+    try:
+        return Path(fetch())
+    except (OSError, RuntimeError, ValueError, HTTPError) as error:
+        logger.warning("%s could not be fetched: %s: %s", repository, type(error).__name__, error)
+        raise ConfigurationError(f"{repository} could not be downloaded: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    from huggingface_hub import errors  # noqa: PLC0415
+
+    if isinstance(error, errors.RepositoryNotFoundError | errors.HFValidationError):
+        return "the hub has no such repository, or it is private or gated; check the id, or set HF_TOKEN"
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        return (
+            "it is not at hand, and the hub cannot be reached or HF_HUB_OFFLINE is set; allow the download, "
+            "or put the repository's files into a directory of that name under the models directory"
+        )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk of the models directory is full; free some space"
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "the models directory cannot be written; let the service write there"
+    return "the download broke off; try again later"
