@@ -60,10 +60,13 @@ def _wirings(models: Iterable[ModelFile], models_dir: Path, args: AppArgs) -> Wi
     for model in models:
         kind = model.capability
         try:
-            if kind == "face":
-                faces.append(_with_bound_parts(face.describe(model, models_dir, args.media.max_pixels)))
-            else:
-                voices.append(_with_bound_parts(voice.describe(model, models_dir, args.media.max_seconds)))
+            match kind:
+                case "face":
+                    faces.append(_with_bound_parts(face.describe(model, models_dir, args.media)))
+                case "voice":
+                    voices.append(_with_bound_parts(voice.describe(model, models_dir, args.media)))
+                case _:
+                    raise ConfigurationError(f"the service has no part for {kind} models")
         except ConfigurationError as error:
             raise ConfigurationError(f"model {model.name}: {error.message}") from None
     return Wirings(tuple(faces), tuple(voices))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from deployments.messages import Selection
 from engines.errors import ConfigurationError
 from engines.types import EngineOptions
-from graphs.settings import ModelFile, Role
+from graphs.settings import Media, ModelFile, Role
 from graphs.wiring.part import Part, refuse_unused
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class FaceWiring:
     select: Selection
 
 
-def describe(model: ModelFile, models_dir: Path, max_pixels: int) -> FaceWiring:
+def describe(model: ModelFile, models_dir: Path, media: Media) -> FaceWiring:
     """The model as its file describes it. Raises ConfigurationError that names the key and the remedy."""
     # A model needs its libraries; importing this module must not load them.
     from engines.face.model import FaceModel  # noqa: PLC0415
@@ -44,7 +44,7 @@ def describe(model: ModelFile, models_dir: Path, max_pixels: int) -> FaceWiring:
     return FaceWiring(
         name=model.name,
         threshold=described.engine.verify_threshold,
-        handles=_parts(model, described, options, max_pixels),
+        handles=_parts(model, described, options, media.max_pixels),
         heads=_heads(described),
         liveness_threshold=described.liveness.threshold,
         select=_selection(model),

@@ -7,7 +7,7 @@ from typing import Any
 
 from engines.errors import ConfigurationError
 from engines.types import EngineOptions
-from graphs.settings import ModelFile, Role
+from graphs.settings import Media, ModelFile, Role
 from graphs.wiring.part import Part, refuse_unused
 
 
@@ -24,7 +24,7 @@ class VoiceWiring:
     heads: tuple[str, ...]
 
 
-def describe(model: ModelFile, models_dir: Path, max_seconds: float) -> VoiceWiring:
+def describe(model: ModelFile, models_dir: Path, media: Media) -> VoiceWiring:
     """The model as its file describes it. Raises ConfigurationError that names the key and the remedy."""
     # A model needs its libraries; importing this module must not load them.
     from deployments import voice  # noqa: PLC0415
@@ -43,7 +43,7 @@ def describe(model: ModelFile, models_dir: Path, max_seconds: float) -> VoiceWir
 
     def part(role: Role, kind: type) -> Part:
         given = model.replicas(role)
-        spec = voice.VoiceSpec(model.name, model.engine, options, given.threads, max_seconds)
+        spec = voice.VoiceSpec(model.name, model.engine, options, given.threads, media.max_seconds)
         return Part(f"{model.name}.{role}", kind, spec, given)
 
     return VoiceWiring(
