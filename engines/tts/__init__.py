@@ -70,13 +70,15 @@ class TtsEngine(Protocol):
 
     known_options maps each option of the model file to one line that says what it does.
     own_speed: it changes its pace itself. follows_instructions: it reads `instructions`.
-    clones: it speaks with the voice of a recording.
+    clones: it speaks with the voice of a recording. splits_text: long text may be spoken sentence by
+    sentence; a model of music takes all of it as one description.
     """
 
     known_options: ClassVar[dict[str, str]]
     own_speed: ClassVar[bool]
     follows_instructions: ClassVar[bool]
     clones: ClassVar[bool]
+    splits_text: ClassVar[bool]
 
     def __init__(self, options: EngineOptions) -> None:
         """Checks the options. Raises ConfigurationError that names the option and the remedy."""

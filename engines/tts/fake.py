@@ -19,6 +19,7 @@ class FakeTts:
     own_speed: ClassVar[bool] = False
     follows_instructions: ClassVar[bool] = False
     clones: ClassVar[bool] = False
+    splits_text: ClassVar[bool] = True
     rate = 16_000
     voices = (Voice("low", ("en",), "male"), Voice("high", ("en",), "female"))
     pitches: ClassVar[dict[str, float]] = {"": 220.0, "low": 110.0, "high": 440.0}
