@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,10 @@ from deployments.batching import Batcher
 from deployments.messages import Found, Page, SearchRequest
 from deployments.metrics import BatchMetrics
 from engines.errors import InvalidInput, PresenceError
-from engines.store import Filter, NewRecord, Stored
+from engines.store import Filter, Journal, NewRecord, Searcher, Stored
 from engines.store.faiss_index import IndexOptions
 from engines.store.journal import SqlJournal
+from engines.store.pgvector import PgVectorJournal
 from engines.store.replica import StoreReplica
 
 T = TypeVar("T")
@@ -28,29 +29,41 @@ logger = logging.getLogger("presence.store")
 READERS = 4
 """Threads for reads of the journal beside searches and writes."""
 
+INDEX_EVERY_S = 15.0
+"""Seconds between looks whether Postgres should build an index."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoreSpec:
     """What a replica needs. url: of the journal; snapshots: directory, None for none.
 
+    kind: "faiss" searches in the replica's memory, "pgvector" in Postgres: without snapshots.
     allow_stale: whether searches go on from memory while the journal is away.
     """
 
     url: str
+    kind: Literal["faiss", "pgvector"] = "faiss"
     index: IndexOptions = field(default_factory=IndexOptions)
     snapshots: Path | None = None
     snapshot_every_s: float = 300.0
     allow_stale: bool = False
 
 
+def _opened(spec: StoreSpec) -> tuple[Journal, Searcher]:
+    if spec.kind == "pgvector":
+        both = PgVectorJournal(spec.url, spec.index)
+        return both, both
+    journal = SqlJournal(spec.url)
+    return journal, StoreReplica(journal, spec.index, spec.snapshots, remember=spec.allow_stale)
+
+
 class VectorStore:
-    """Journal and indexes. Searches of many callers become one FAISS call, writes one transaction."""
+    """Journal and searcher. Searches of many callers become one call, writes one transaction."""
 
     def __init__(self, spec: StoreSpec) -> None:
-        self._journal = SqlJournal(spec.url)
-        self._replica = StoreReplica(self._journal, spec.index, spec.snapshots, remember=spec.allow_stale)
+        self._journal, self._searcher = _opened(spec)
         self._allow_stale = spec.allow_stale
-        self._replica.catch_up()
+        self._searcher.catch_up()
         self._searches: Batcher[SearchRequest, Found] = Batcher(
             self._search_all, max_size=1, wait_s=0.0, observer=BatchMetrics("store", "search")
         )
@@ -58,13 +71,15 @@ class VectorStore:
             self._append_all, max_size=1, wait_s=0.0, observer=BatchMetrics("store", "write")
         )
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="journal")
-        self._upkeep_every_s = spec.snapshot_every_s if spec.snapshots else 0.0
+        self._keep_up_every_s = spec.snapshot_every_s if spec.snapshots else 0.0
+        if spec.kind == "pgvector":
+            self._keep_up_every_s = INDEX_EVERY_S
         self._upkeep: asyncio.Task[None] | None = None
 
     async def reconfigure(self, config: dict[str, float]) -> None:
-        """Takes max_batch_size from `user_config`; starts the snapshots."""
+        """Takes max_batch_size from `user_config`; starts the upkeep."""
         self._searches.max_size = self._writes.max_size = int(config["max_batch_size"])
-        if self._upkeep is None and self._upkeep_every_s:
+        if self._upkeep is None and self._keep_up_every_s:
             self._upkeep = asyncio.create_task(self._keep_up())
 
     async def check_health(self) -> None:
@@ -145,12 +160,12 @@ class VectorStore:
             return error
 
     async def _keep_up(self) -> None:
-        """The replica whose turn comes first writes for all that share the folder."""
+        """The replica whose turn comes first does it for all that share the folder or the database."""
         while True:
-            await asyncio.sleep(self._upkeep_every_s)
-            outcome = await self._read(self._replica.snapshot)
+            await asyncio.sleep(self._keep_up_every_s)
+            outcome = await self._read(self._searcher.keep_up)
             if isinstance(outcome, PresenceError):
-                logger.warning("snapshot: %s", outcome.message)
+                logger.warning("upkeep of the store: %s", outcome.message)
 
     def _append_all(self, records: list[NewRecord]) -> list[int | PresenceError]:
         """One transaction; when a record is refused, one for each, so that it is refused alone."""
@@ -164,12 +179,12 @@ class VectorStore:
         return [self._append_all([record])[0] for record in records]
 
     def _search_all(self, requests: list[SearchRequest]) -> list[Found | PresenceError]:
-        """One FAISS call for the requests that share space and filter."""
+        """One call of the searcher for the requests that share space and filter."""
         answers: dict[int, Found | PresenceError] = {}
-        groups: dict[str, list[int]] = {}
+        groups: dict[Hashable, list[int]] = {}
         for index, request in enumerate(requests):
-            alike = repr((request.space, len(request.query), request.only))
-            groups.setdefault(alike, []).append(index)
+            chosen = request.only.name, frozenset(request.only.labels.items())
+            groups.setdefault((request.space, len(request.query), chosen), []).append(index)
         for together in groups.values():
             answers.update(zip(together, self._search([requests[i] for i in together]), strict=True))
         return [answers[index] for index in range(len(requests))]
@@ -179,7 +194,7 @@ class VectorStore:
         depth = max(request.k for request in requests)
         queries = np.stack([request.query for request in requests])
         try:
-            answer = self._replica.search(
+            answer = self._searcher.search(
                 first.space, queries, depth, first.only, allow_stale=self._allow_stale
             )
         except PresenceError as error:

@@ -42,10 +42,14 @@ def _store(settings: Store) -> Application:
     # As for models: binding needs FAISS and SQLAlchemy, importing this module must not.
     from deployments.store import StoreSpec, VectorStore  # noqa: PLC0415
     from engines.store.faiss_index import IndexOptions  # noqa: PLC0415
+    from engines.store.pgvector import require_postgres  # noqa: PLC0415
 
     url, directory = store_location(settings, os.environ.get("PRESENCE_STORE_URL"))
+    if settings.kind == "pgvector":
+        require_postgres(url)
     spec = StoreSpec(
         url=url,
+        kind=settings.kind,
         index=IndexOptions(**settings.index.model_dump()),
         snapshots=directory / "snapshots",
         snapshot_every_s=settings.snapshot_every_s,

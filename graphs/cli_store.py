@@ -15,6 +15,7 @@ from sqlalchemy import make_url
 
 from engines.errors import ConfigurationError, PresenceError
 from engines.store.journal import SqlJournal
+from engines.store.pgvector import opened
 from engines.store.sealed_file import sync_directory
 from graphs.record_lines import exported, imported
 from graphs.settings import Store, store_location
@@ -66,7 +67,7 @@ def _opened(
     path = _sqlite_file(location)
     if path and not make and not path.is_file():
         raise ConfigurationError(f"there is no store at {path}; --url and --directory name another")
-    with closing(SqlJournal(location)) as journal:
+    with closing(opened(location)) as journal:
         yield journal, location
 
 

@@ -195,9 +195,16 @@ class Index(Settings):
     gpu: bool = Field(False, description="keep a flat index on the GPU that the replica was given")
 
 
-class Store(Settings):
-    """The store of people."""
+PGVECTOR_INDEX = {"kind": "hnsw", "approximate_from": 20_000, "m": 16, "ef_construction": 64}
+"""Defaults of `index` where Postgres searches."""
 
+
+class Store(Settings):
+    """The store of people. A word alone is its kind."""
+
+    kind: Literal["faiss", "pgvector"] = Field(
+        "faiss", description="where searches run: in the memory of each replica, or in Postgres"
+    )
     url: str | None = Field(
         None,
         description="journal, as SQLAlchemy writes it; default $PRESENCE_STORE_URL, else SQLite in directory",
@@ -209,6 +216,32 @@ class Store(Settings):
     when_away: Literal["fail", "stale"] = Field(
         "fail", description="searches while the journal is away: 503, or answers from memory with their age"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_kind(cls, data: object) -> object:
+        if isinstance(data, str):
+            data = {"kind": data}
+        if isinstance(data, dict) and data.get("kind") == "pgvector":
+            given = data.get("index", {})
+            return {**data, "index": {**PGVECTOR_INDEX, **given}} if isinstance(given, dict) else data
+        return data
+
+    @model_validator(mode="after")
+    def _fits_pgvector(self) -> "Store":
+        index = self.index
+        if self.kind != "pgvector":
+            return self
+        if index.kind not in ("hnsw", "flat") or index.gpu:
+            raise ValueError("pgvector has index.kind hnsw or flat, without a GPU")
+        if index.m > 100 or not 2 * index.m <= index.ef_construction <= 1000 or index.ef_search > 1000:
+            raise ValueError(
+                "pgvector takes index.m up to 100, index.ef_construction from 2 * m to 1000, "
+                "index.ef_search up to 1000"
+            )
+        if self.when_away == "stale":
+            raise ValueError("pgvector has no memory to answer from: when_away is fail")
+        return self
 
 
 def store_location(settings: Store, environment_url: str | None) -> tuple[str, Path]:

@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import wave
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -115,8 +116,14 @@ def postgres() -> Iterator[Postgres]:
 
 
 @pytest.fixture
-def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., VectorStore]]:
-    """Makes replicas of the store on one file; closes their connections at the end."""
+def store_spec(tmp_path: Path) -> StoreSpec:
+    """What replicas of the store in tests share."""
+    return StoreSpec(f"sqlite:///{tmp_path / 'presence.db'}")
+
+
+@pytest.fixture
+def opened(store_spec: StoreSpec, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., VectorStore]]:
+    """Makes replicas of the store on one database; closes their connections at the end."""
     databases: list[Database] = []
     original = Database.__init__
 
@@ -125,7 +132,7 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
         databases.append(self)
 
     monkeypatch.setattr(Database, "__init__", remembered)
-    yield lambda **more: VectorStore(StoreSpec(f"sqlite:///{tmp_path / 'presence.db'}", **more))
+    yield lambda **more: VectorStore(replace(store_spec, **more))
     for database in databases:
         database.close()
 

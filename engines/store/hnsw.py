@@ -30,19 +30,19 @@ def keep_indexes(database: Database, options: IndexOptions) -> None:
     with database.reading() as connection, _turn(connection) as is_ours:
         if not is_ours:
             return
-        dims = {
+        large = select(SPACES).where(2 * SPACES.c.living >= options.approximate_from)
+        worthy = {
             index_name(row.id, row.dim): row
-            for row in connection.execute(select(SPACES))
-            if options.kind == "hnsw" and row.dim <= MOST_INDEXED
+            for row in connection.execute(large.where(SPACES.c.dim <= MOST_INDEXED))
+            if options.kind == "hnsw"
         }
         there = set()
         for name, is_valid in connection.exec_driver_sql(_EXISTING).all():
-            space = dims.get(name)
-            if is_valid and space is not None and 2 * space.living >= options.approximate_from:
+            if is_valid and name in worthy:
                 there.add(name)
             else:
                 connection.exec_driver_sql(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
-        for name, space in dims.items():
+        for name, space in worthy.items():
             if name not in there and space.living >= options.approximate_from:
                 _build(connection, name, space.id, space.dim, options)
 

@@ -6,15 +6,16 @@ deletions need nothing.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
 import numpy as np
-from sqlalchemy import ColumnElement, Connection, bindparam, cast, insert, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, cast, insert, inspect, select, update
 
 from engines.embedding import unit_rows
 from engines.errors import ConfigurationError, InvalidInput
 from engines.store import Answer, Filter, Match, NewRecord, Space, Stored
 from engines.store.changes import changes
+from engines.store.database import Database
 from engines.store.faiss_index import IndexOptions
 from engines.store.hnsw import keep_indexes, problems_of_vectors
 from engines.store.journal import SqlJournal, matches, records
@@ -146,6 +147,16 @@ class PgVectorJournal(SqlJournal):
         """See `SqlJournal`; the vectors and their indexes too."""
         super().compact()
         self._database.rewrite([VECTORS.name])
+
+
+def opened(url: str) -> SqlJournal:
+    """The journal at a URL; where pgvector searches it, one that writes its vectors too.
+
+    Raises as `SqlJournal` and `PgVectorJournal`.
+    """
+    with closing(Database(url)) as database, database.reading() as connection:
+        is_searched = inspect(connection).has_table(VECTORS_META.name)
+    return PgVectorJournal(url) if is_searched else SqlJournal(url)
 
 
 def require_postgres(url: str) -> None:

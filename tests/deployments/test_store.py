@@ -1,4 +1,4 @@
-"""The store's deployment class in this process, on a journal in SQLite."""
+"""The store's deployment class in this process: in memory on a journal in SQLite, and in Postgres."""
 
 import asyncio
 import threading
@@ -10,12 +10,15 @@ from uuid import uuid4
 
 import numpy as np
 import pytest
+from sqlalchemy import create_engine, text
 
 from deployments.messages import Found, Page, SearchRequest
-from deployments.store import VectorStore
+from deployments.store import StoreSpec, VectorStore
 from engines.errors import DeadlineExceeded, InvalidInput, PresenceError, StoreUnavailable
-from engines.store import Filter, NewRecord, Space
+from engines.store import Filter, NewRecord, Searcher, Space
 from engines.store.database import Database
+from engines.store.faiss_index import IndexOptions
+from engines.store.pgvector import PgVectorJournal
 from engines.store.replica import StoreReplica
 
 T = TypeVar("T")
@@ -46,6 +49,14 @@ async def names(store: VectorStore, query: np.ndarray = EAST, k: int = 10, **onl
 Opened = Callable[..., VectorStore]
 
 
+@pytest.fixture(params=["faiss", "pgvector"])
+def store_spec(request: pytest.FixtureRequest, tmp_path: Path) -> StoreSpec:
+    """On an empty database."""
+    if request.param == "faiss":
+        return StoreSpec(f"sqlite:///{tmp_path / 'presence.db'}")
+    return StoreSpec(request.getfixturevalue("postgres").new_database(), "pgvector")
+
+
 @pytest.fixture
 async def store(opened: Opened) -> VectorStore:
     made = opened()
@@ -54,7 +65,7 @@ async def store(opened: Opened) -> VectorStore:
 
 
 class Searches:
-    """Every call of the index: space, queries, k, filter. The first waits until `go` is set."""
+    """Every call of the searcher: space, queries, k, filter. The first waits until `go` is set."""
 
     def __init__(self) -> None:
         self.made: list[tuple[Space, tuple[int, ...], int, Filter | None]] = []
@@ -73,19 +84,18 @@ class Searches:
 
 
 @pytest.fixture
-def searches(monkeypatch: pytest.MonkeyPatch) -> Searches:
+def searches(store_spec: StoreSpec, monkeypatch: pytest.MonkeyPatch) -> Searches:
     seen = Searches()
-    original = StoreReplica.search
+    searcher: type[Searcher] = PgVectorJournal if store_spec.kind == "pgvector" else StoreReplica
+    original = searcher.search
 
-    def search(
-        self: StoreReplica, space: Space, queries: Any, k: int, only: Filter | None, **more: Any
-    ) -> Any:
+    def search(self: Searcher, space: Space, queries: Any, k: int, only: Filter | None, **more: Any) -> Any:
         seen.made.append((space, queries.shape, k, only))
         seen.entered.set()
         assert seen.go.wait(10)
         return original(self, space, queries, k, only, **more)
 
-    monkeypatch.setattr(StoreReplica, "search", search)
+    monkeypatch.setattr(searcher, "search", search)
     return seen
 
 
@@ -254,6 +264,7 @@ async def test_a_journal_that_is_away_is_told_once_to_each_and_comes_back(
     with monkeypatch.context() as broken:
         broken.setattr(Database, "writing", away)
         broken.setattr(Database, "reading", away)
+        broken.setattr(Database, "snapshot", away)
         answers = await asyncio.gather(*(store.register([record()], later()) for _ in range(8)))
         assert [type(answer) for answer in answers] == [StoreUnavailable] * 8
         assert len(tried) == 1
@@ -272,6 +283,7 @@ async def test_a_replica_sees_what_another_acknowledged(store: VectorStore, open
     assert await names(other) == ["after"]
 
 
+@pytest.mark.parametrize("store_spec", ["faiss"], indirect=True)
 async def test_snapshots_are_written_while_it_serves(opened: Opened, tmp_path: Path) -> None:
     folder = tmp_path / "snapshots"
     store = opened(snapshots=folder, snapshot_every_s=0.01)
@@ -283,3 +295,22 @@ async def test_snapshots_are_written_while_it_serves(opened: Opened, tmp_path: P
             await asyncio.sleep(0.01)
     assert await names(store) == ["here"]
     assert await names(opened(snapshots=folder)) == ["here"]
+
+
+@pytest.mark.parametrize("store_spec", ["pgvector"], indirect=True)
+async def test_postgres_builds_an_index_while_it_serves(
+    opened: Opened, store_spec: StoreSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deployments.store.INDEX_EVERY_S", 0.01)
+    store = opened(index=IndexOptions("hnsw", m=8, ef_construction=32, approximate_from=100))
+    around = [np.array([np.cos(angle), np.sin(angle)], np.float32) for angle in np.linspace(0, 3, 100)]
+    value(await store.register([record(one, name=f"{n}") for n, one in enumerate(around)], later()))
+    await store.reconfigure({"max_batch_size": 64})
+    engine = create_engine(store_spec.url)
+    with engine.connect() as connection:
+        built = text("SELECT count(*) FROM pg_indexes WHERE indexdef LIKE '%hnsw%'")
+        async with asyncio.timeout(30):
+            while connection.execute(built).scalar_one() == 0:  # noqa: ASYNC110 - nothing announces an index
+                await asyncio.sleep(0.01)
+    engine.dispose()
+    assert await names(store, around[50], k=1) == ["50"]

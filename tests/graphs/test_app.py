@@ -277,6 +277,19 @@ def test_the_store_is_a_file_in_its_directory_or_what_the_environment_names(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_pgvector_needs_a_url_of_postgres(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("PRESENCE_STORE_URL", raising=False)
+    for store in ("pgvector", {"kind": "pgvector", "url": "sqlite:////tmp/people.db"}):
+        with pytest.raises(
+            ConfigurationError, match=r"set store\.url or PRESENCE_STORE_URL to postgresql://"
+        ):
+            app(args(tmp_path, store=store))
+    monkeypatch.setenv("PRESENCE_STORE_URL", "postgresql://db/people")
+    spec = store_spec(app(args(tmp_path, store="pgvector")))
+    assert (spec.kind, spec.url, spec.index.kind) == ("pgvector", "postgresql://db/people", "hnsw")
+
+
 def test_a_fused_model_is_one_deployment(tmp_path: Path) -> None:
     entry = {"name": "a", "backend": "fake", "fused": True, "deployment": {"detector": {"min_replicas": 2}}}
     (wiring,) = wirings(app(args(tmp_path, entry))).values()

@@ -1,18 +1,14 @@
 """`presence store`, as it is typed, on both databases."""
 
 import base64
-import importlib.util
 import io
 import json
 import os
 import pty
-import pwd
-import shutil
 import stat
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -28,6 +24,7 @@ from typer.testing import CliRunner, Result
 from engines.store import Filter, NewRecord, Space, Stored
 from engines.store.faiss_index import IndexOptions
 from engines.store.journal import SqlJournal
+from engines.store.pgvector import PgVectorJournal
 from engines.store.replica import StoreReplica
 from graphs import record_lines
 from graphs.cli import main
@@ -38,55 +35,20 @@ DIM = 8
 Run = Callable[..., Result]
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Callable[[], str]]:
-    """Makes empty databases on a server of its own, and tells their URLs."""
-    found = importlib.util.find_spec("pgserver")
-    if found is None or found.origin is None or importlib.util.find_spec("psycopg") is None:
-        pytest.skip("no Postgres here: install the dev extra")
-    programs = Path(found.origin).parent / "pginstall" / "bin"
-    user = "nobody" if os.geteuid() == 0 else None  # Postgres does not run as root
-    directory = Path(tempfile.mkdtemp(prefix="pg"))
-
-    def call(program: str, *arguments: str) -> None:
-        command = [str(programs / program), "-D", str(directory / "data"), *arguments]
-        nowhere = subprocess.DEVNULL
-        subprocess.run(
-            command, check=True, cwd=directory, user=user, stdin=nowhere, stdout=nowhere, stderr=nowhere
-        )
-
-    def new() -> str:
-        name = f"presence_{uuid4().hex}"
-        engine = create_engine(url("postgres"), isolation_level="AUTOCOMMIT")
-        with engine.connect() as connection:
-            connection.execute(text(f"CREATE DATABASE {name}"))
-        engine.dispose()
-        return url(name)
-
-    def url(database: str) -> str:
-        return f"postgresql+psycopg://postgres@/{database}?host={directory}"
-
-    try:
-        if user:
-            os.chown(directory, pwd.getpwnam(user).pw_uid, -1)
-        call("initdb", "-U", "postgres", "--auth=trust", "--encoding=utf8", "--no-locale", "--no-sync")
-        options = f"-h '' -k {directory} -c shared_buffers=16MB -c fsync=off -c max_connections=40"
-        call("pg_ctl", "-w", "-l", str(directory / "log"), "-o", options, "start")
-    except (OSError, KeyError, subprocess.CalledProcessError) as error:
-        shutil.rmtree(directory)
-        pytest.skip(f"Postgres cannot run as an unprivileged user here: {error}")
-    yield new
-    call("pg_ctl", "-w", "-m", "immediate", "stop")
-    shutil.rmtree(directory)
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", "postgres", "pgvector"])
 def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
     """The URL of an empty database, a new one at each call."""
-    if request.param == "postgres":
-        made: Callable[[], str] = request.getfixturevalue("postgres")
-        return made
-    return lambda: f"sqlite:///{tmp_path / uuid4().hex}.db"
+    if request.param == "sqlite":
+        return lambda: f"sqlite:///{tmp_path / uuid4().hex}.db"
+    server = request.getfixturevalue("postgres")
+
+    def made() -> str:
+        url: str = server.new_database()
+        if request.param == "pgvector":
+            PgVectorJournal(url).close()
+        return url
+
+    return made
 
 
 @pytest.fixture
@@ -190,10 +152,8 @@ def searched(url: str, queries: np.ndarray) -> list[list[tuple[str, float]]]:
     return [[(match.stored.id, match.similarity) for match in matches] for matches in answer.matches]
 
 
-def test_from_one_kind_of_database_to_the_other_and_back(
-    run: Run, postgres: Callable[[], str], tmp_path: Path
-) -> None:
-    small, large, back = f"sqlite:///{tmp_path}/a.db", postgres(), f"sqlite:///{tmp_path}/b.db"
+def test_from_one_kind_of_database_to_the_other_and_back(run: Run, postgres: Any, tmp_path: Path) -> None:
+    small, large, back = f"sqlite:///{tmp_path}/a.db", postgres.new_database(), f"sqlite:///{tmp_path}/b.db"
     with closing(SqlJournal(small)) as journal:
         journal.append([record(f"ö{n}", name="\U0001f600", labels={"": "\r\n"}) for n in range(9)])
     for source, target in ((small, large), (large, back)):

@@ -1,5 +1,6 @@
 """Model files and application settings: LocalAI's YAML unchanged, clear errors for the rest."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -134,3 +135,36 @@ def test_application_arguments_refuse_unknown_keys() -> None:
 def test_threads_are_bounded_by_cpus() -> None:
     assert Replicas(num_cpus=0.1).threads == 1
     assert Replicas(num_cpus=4).threads == 4
+
+
+def test_a_word_chooses_the_kind_of_store() -> None:
+    assert AppArgs().store.kind == "faiss"
+    assert (AppArgs().store.index.kind, AppArgs().store.index.approximate_from) == ("flat", 200_000)
+    assert AppArgs.model_validate({"store": "faiss"}) == AppArgs()
+    store = AppArgs.model_validate({"store": "pgvector"}).store
+    assert store == AppArgs.model_validate({"store": {"kind": "pgvector"}}).store
+    index = store.index
+    assert (index.kind, index.m, index.ef_construction, index.approximate_from) == ("hnsw", 16, 64, 20_000)
+    exact = AppArgs.model_validate(
+        {"store": {"kind": "pgvector", "index": {"kind": "flat", "m": 8}}}
+    ).store.index
+    assert (exact.kind, exact.m, exact.ef_construction) == ("flat", 8, 64)
+
+
+@pytest.mark.parametrize(
+    ("store", "told"),
+    [
+        ("chroma", "kind: Input should be 'faiss' or 'pgvector'"),
+        ({"kind": "pgvector", "index": {"kind": "ivf"}}, "index.kind hnsw or flat"),
+        ({"kind": "pgvector", "index": {"gpu": True}}, "without a GPU"),
+        ({"kind": "pgvector", "index": {"m": 101, "ef_construction": 300}}, "index.m up to 100"),
+        ({"kind": "pgvector", "index": {"m": 40}}, "from 2 \\* m to 1000"),
+        ({"kind": "pgvector", "index": {"ef_search": 1001}}, "ef_search up to 1000"),
+        ({"kind": "pgvector", "when_away": "stale"}, "when_away is fail"),
+        ({"kind": "pgvector", "index": 3}, "index"),
+    ],
+)
+def test_what_pgvector_has_not_is_refused(store: object, told: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        AppArgs.model_validate({"store": store})
+    assert re.search(told, explain(caught.value))
