@@ -28,15 +28,20 @@ def checkpoint(source: str, models_dir: Path, patterns: Sequence[str]) -> Path:
     stays as it is until its folder under CACHE is deleted. The library reads HF_ENDPOINT, HF_HUB_OFFLINE and
     HF_TOKEN. Raises ConfigurationError with the reason and the remedy, without a path.
     """
+    return local(source, models_dir) or _snapshot(source, models_dir / CACHE, patterns)
+
+
+def local(source: str, models_dir: Path) -> Path | None:
+    """The directory that a source names, None for a repository. Raises ConfigurationError for neither."""
     found = models_dir / source
-    if found.is_dir():
+    if source and found.is_dir():
         return found
-    if not REPOSITORY.fullmatch(source):
-        raise ConfigurationError(
-            f"{shown(source)} is neither a directory under the models directory nor a repository id such as "
-            "owner/name"
-        )
-    return _snapshot(source, models_dir / CACHE, patterns)
+    if REPOSITORY.fullmatch(source):
+        return None
+    raise ConfigurationError(
+        f"{shown(source)!r} is neither a directory under the models directory nor a repository id such as "
+        "owner/name"
+    )
 
 
 def shown(source: str) -> str:

@@ -138,11 +138,11 @@ def test_a_hub_that_nobody_answers_at(tmp_path: Path, monkeypatch: pytest.Monkey
         hub.checkpoint(REPOSITORY, tmp_path, PATTERNS)
 
 
-@pytest.mark.parametrize("source", ["feelings", "/opt/models/feelings", "../feelings", "a/b/c", "owner/a b"])
+@pytest.mark.parametrize("source", ["feelings", "/opt/models/feelings", "../feelings", "a/b/c", "a/b c", ""])
 def test_a_source_that_is_neither_is_told_by_its_last_part(tmp_path: Path, source: str) -> None:
     with pytest.raises(ConfigurationError, match="is neither a directory") as caught:
         hub.checkpoint(source, tmp_path, PATTERNS)
-    assert caught.value.message.startswith(Path(source).name)
+    assert caught.value.message.startswith(repr(Path(source).name))
 
 
 def test_a_models_directory_that_cannot_be_written(tmp_path: Path, the_hub: Hub) -> None:

@@ -106,7 +106,7 @@ def test_a_directory_that_is_not_there_is_told_without_its_path(clips: list[Audi
     with pytest.raises(NothingComputable) as caught:
         loaded.analyze(clips, ["emotion"])
     assert caught.value.message == (
-        "emotion cannot be told: emotion_model:feelings: feelings is neither a directory under the models "
+        "emotion cannot be told: emotion_model:feelings: 'feelings' is neither a directory under the models "
         "directory nor a repository id such as owner/name"
     )
 
