@@ -18,6 +18,9 @@ ENGINES: dict[str, dict[str, str]] = {
         "wespeaker": "engines.voice.wespeaker:WeSpeaker",
         "fake-voice": "engines.voice.fake:FakeVoice",
     },
+    "tts": {
+        "fake-tts": "engines.tts.fake:FakeTts",
+    },
 }
 
 
