@@ -15,11 +15,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from bench.verification import Accuracy, accuracy, all_pairs
 from engines import registry
 from engines.face import Detector, FaceEngine
 from engines.image import decode
 from engines.types import Box, EngineOptions, Face, Image, Runtime
+from engines.verification import Accuracy, accuracy, all_pairs
 
 SHARED = Path(__file__).resolve().parents[1] / ".." / "shared"
 SELECTIONS: dict[str, Callable[[Face], float]] = {

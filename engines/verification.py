@@ -39,32 +39,63 @@ def all_pairs(embeddings: NDArray[np.float32], labels: Sequence[str]) -> Pairs:
     return Pairs(distances[same], distances[~same])
 
 
-def thresholds(pairs: Pairs) -> Distances:
-    """One threshold between each two neighbouring distances, ascending: all that can make a difference."""
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Rates at every threshold that can make a difference, ascending, from accepting none to accepting all.
+
+    Each of shape (n,), n at least 2.
+    """
+
+    thresholds: Distances
+    tar: NDArray[np.float64]
+    far: NDArray[np.float64]
+
+
+def curve(pairs: Pairs) -> Curve:
+    """The receiver operating characteristic: a threshold between each two distances, and the ends."""
     values = np.unique(np.concatenate([pairs.same, pairs.different]))
-    return np.asarray((values[1:] + values[:-1]) / 2)
+    above = np.nextafter(values[-1], np.inf)
+    between = np.asarray([values[0], *((values[1:] + values[:-1]) / 2), above])
+    return Curve(between, _below(pairs.same, between), _below(pairs.different, between))
+
+
+def _below(distances: Distances, thresholds: Distances) -> NDArray[np.float64]:
+    return np.asarray(np.searchsorted(np.sort(distances), thresholds, side="left") / len(distances))
 
 
 def best_threshold(pairs: Pairs) -> float:
     """The middle of the thresholds of highest balanced accuracy."""
-    candidates = thresholds(pairs)
-    scores = np.array([pairs.accuracy(float(t)) for t in candidates])
-    best = candidates[np.isclose(scores, scores.max(), rtol=0, atol=1e-12)]
-    return float(best[len(best) // 2])
+    found = curve(pairs)
+    return _middle(found.thresholds, found.far - found.tar)
 
 
 def equal_error_rate(pairs: Pairs) -> float:
     """Where as many different pairs are accepted as same pairs are refused."""
-    errors = [(pairs.far(float(t)), 1 - pairs.tar(float(t))) for t in thresholds(pairs)]
-    accepted, refused = min(errors, key=lambda pair: abs(pair[0] - pair[1]))
-    return (accepted + refused) / 2
+    threshold = equal_error_threshold(pairs)
+    return (pairs.far(threshold) + 1 - pairs.tar(threshold)) / 2
+
+
+def equal_error_threshold(pairs: Pairs) -> float:
+    """The middle of the thresholds at which the two rates of error are nearest to each other."""
+    found = curve(pairs)
+    return _middle(found.thresholds, np.abs(found.far + found.tar - 1))
+
+
+def _middle(thresholds: Distances, cost: NDArray[np.float64]) -> float:
+    best = thresholds[np.isclose(cost, cost.min(), rtol=0, atol=1e-12)]
+    return float(best[len(best) // 2])
+
+
+def threshold_at_far(pairs: Pairs, far: float) -> float:
+    """The highest threshold whose false accept rate is at most `far`; 2, the largest distance, for all."""
+    ordered = np.sort(pairs.different)
+    allowed = int(far * len(ordered))
+    return float(ordered[allowed]) if allowed < len(ordered) else 2.0
 
 
 def tar_at_far(pairs: Pairs, far: float) -> float:
     """The highest true accept rate whose false accept rate is at most `far`."""
-    ordered = np.sort(pairs.different)
-    allowed = int(far * len(ordered))
-    return pairs.tar(float(ordered[allowed])) if allowed < len(ordered) else 1.0
+    return pairs.tar(threshold_at_far(pairs, far))
 
 
 @dataclass(frozen=True, slots=True)
