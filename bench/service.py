@@ -56,7 +56,15 @@ def _mini(face: Path) -> dict[str, Any]:
         "antispoof_v1se_onnx": str(face / "minifasnet" / "MiniFASNetV1SE.onnx"),
         "verify_threshold": "0.6",
     }
-    return {"name": "mini", "backend": "insightface", "license": "research", "options": options}
+    each: dict[str, Any] = {"min_replicas": psutil.cpu_count() or 1, "max_batch_size": 4}
+    deployment = {"detector": each, "recognizer": each, "attributes": each}
+    return {
+        "name": "mini",
+        "backend": "insightface",
+        "license": "research",
+        "options": options,
+        "deployment": deployment,
+    }
 
 
 def write_config(path: Path, entries: list[dict[str, Any]]) -> None:

@@ -16,7 +16,7 @@ from deployments.replica import BatchedReplica, runtime
 from engines.errors import NotDecodable, PresenceError
 from engines.face.model import CropNames, FaceModel
 from engines.image import decode
-from engines.types import Box, Demographics, EngineOptions, Face, Image
+from engines.types import Box, Demographics, EngineOptions, Face, Image, Runtime
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,12 @@ class FaceSpec:
     max_pixels: int = 50_000_000
 
 
+def _given(spec: FaceSpec) -> Runtime:
+    """What the replica may use. OpenCV keeps to it too: its idle threads would spin on the other cores."""
+    cv2.setNumThreads(spec.threads)
+    return runtime(spec.threads)
+
+
 def blank(size: int) -> Image:
     """A grey picture of size x size pixels: the tiny input of warm-up and health checks."""
     return np.full((size, size, 3), 127, np.uint8)
@@ -40,7 +46,7 @@ class FaceDetector(BatchedReplica[DetectRequest, FoundFaces]):
 
     def __init__(self, spec: FaceSpec) -> None:
         self._model = FaceModel(spec.engine, spec.options)
-        self._detector = self._model.engine.load_detector(runtime(spec.threads))
+        self._detector = self._model.engine.load_detector(_given(spec))
         self._max_pixels = spec.max_pixels
         probe = DetectRequest(cv2.imencode(".png", blank(64))[1].tobytes())
         super().__init__(self._run, probe, BatchMetrics(spec.name, "detector"))
@@ -84,7 +90,7 @@ class FaceRecognizer(BatchedReplica[Image, np.ndarray]):
 
     def __init__(self, spec: FaceSpec) -> None:
         engine = FaceModel(spec.engine, spec.options).engine
-        self._recognizer = engine.load_recognizer(runtime(spec.threads))
+        self._recognizer = engine.load_recognizer(_given(spec))
         whole = Face(Box(0, 0, 128, 128), 1.0, FRONTAL)
         super().__init__(self._run, engine.align(blank(128), whole), BatchMetrics(spec.name, "recognizer"))
 
@@ -105,7 +111,7 @@ class FaceAttributes(BatchedReplica[Crops, Demographics]):
 
     def __init__(self, spec: FaceSpec) -> None:
         model = FaceModel(spec.engine, spec.options)
-        given = runtime(spec.threads)
+        given = _given(spec)
         self._heads = {
             name: load(given)
             for name, load, there in (
@@ -145,7 +151,7 @@ class FaceLiveness(BatchedReplica[tuple[Image, ...], float]):
 
     def __init__(self, spec: FaceSpec) -> None:
         model = FaceModel(spec.engine, spec.options)
-        self._liveness = model.liveness.load(runtime(spec.threads))
+        self._liveness = model.liveness.load(_given(spec))
         whole = Face(Box(32, 32, 64, 64), 1.0, FRONTAL)
         probe = model.liveness.crops(blank(128), whole)
         super().__init__(self._run, probe, BatchMetrics(spec.name, "liveness"))

@@ -110,6 +110,16 @@ async def test_crops_beyond_the_reply_limit_are_left_out(spare: int, complete: b
     assert bool(answer.faces[0].crops) is complete
 
 
+def test_opencv_keeps_to_the_threads_of_the_replica() -> None:
+    before = cv2.getNumThreads()
+    try:
+        cv2.setNumThreads(4)
+        FaceDetector(FaceSpec("m", "fake", EngineOptions(), threads=1))
+        assert cv2.getNumThreads() == 1
+    finally:
+        cv2.setNumThreads(before)
+
+
 def test_selection_takes_the_largest_or_the_best_scored() -> None:
     points = np.zeros((5, 2), np.float32)
     small, large = Face(Box(0, 0, 5, 5), 0.9, points), Face(Box(0, 0, 9, 9), 0.6, points)
