@@ -63,6 +63,7 @@ class Searched:
     """One size. Medians and 95 % of one search, and of TOGETHER searches at a time until all are answered.
 
     ratio: medians, store over bare, of TOGETHER at a time.
+    cpu_ratio: the same of the CPU time of the process, which the machine's other work hardly changes.
     """
 
     records: int
@@ -74,6 +75,7 @@ class Searched:
     bare_together_ms: float
     together_ms: float
     ratio: float
+    cpu_ratio: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,7 @@ class Kept:
     """Seconds and bytes of one size.
 
     fill_s: to write the journal, in transactions of APPENDED. memory: growth of the process, a record.
+    search_meanwhile_ms: the longest of the single searches, one after another, while the snapshot is written.
     name: memory of a record's id, name and label, kept once it was found.
     """
 
@@ -88,6 +91,7 @@ class Kept:
     fill_s: float
     from_journal_s: float
     snapshot_s: float
+    search_meanwhile_ms: float
     from_snapshot_s: float
     journal_bytes_each: float
     snapshot_bytes_each: float
@@ -172,7 +176,7 @@ def kept(url: str, folder: Path, rows: Embeddings) -> Kept:
     replica = StoreReplica(journal, snapshots=snapshots)
     from_journal = timed(replica.catch_up)
     memory = resident_bytes() - before
-    snapshot = timed(replica.snapshot)
+    snapshot, longest = saved_beside_searches(replica, rows[:1])
     del replica
     gc.collect()
     from_snapshot = timed(StoreReplica(journal, snapshots=snapshots).catch_up)
@@ -182,7 +186,18 @@ def kept(url: str, folder: Path, rows: Embeddings) -> Kept:
     saved = sum(path.stat().st_size for path in snapshots.rglob("*.index"))
     many = len(rows)
     each = size / many, saved / many, memory / many, names
-    return Kept(many, fill_s, from_journal, snapshot, from_snapshot, *each)
+    return Kept(many, fill_s, from_journal, snapshot, 1000 * longest, from_snapshot, *each)
+
+
+def saved_beside_searches(replica: StoreReplica, query: Embeddings) -> tuple[float, float]:
+    """Seconds that a snapshot takes, and the longest search meanwhile."""
+    replica.search(SPACE, query, FOUND)
+    searches: list[float] = []
+    with ThreadPoolExecutor(1) as pool:
+        saving = pool.submit(timed, replica.snapshot)
+        while not saving.done():
+            searches.append(timed(partial(replica.search, SPACE, query, FOUND)))
+    return saving.result(), max(searches)
 
 
 def name_bytes(journal: SqlJournal, count: int) -> float:
@@ -208,6 +223,7 @@ def searched(url: str, folder: Path, rows: Embeddings, queries: Embeddings, roun
     bare.add(np.arange(len(rows)), rows)
     alone: tuple[list[float], list[float]] = ([], [])
     together: tuple[list[float], list[float]] = ([], [])
+    cpu: tuple[list[float], list[float]] = ([], [])
 
     async def run() -> None:
         store = VectorStore(StoreSpec(url, snapshots=folder / "snapshots"))
@@ -228,10 +244,16 @@ def searched(url: str, folder: Path, rows: Embeddings, queries: Embeddings, roun
                 (queries[[number % len(queries)]], alone),
                 (queries[(np.arange(TOGETHER) + TOGETHER * number) % len(queries)], together),
             ):
-                found = (timed(partial(bare.search, several, FOUND)), await ask(several))
+                began = time.process_time()
+                bare_s = timed(partial(bare.search, several, FOUND))
+                between = time.process_time()
+                store_s = await ask(several)
                 if number >= 0:
-                    of_bare.append(1000 * found[0])
-                    of_store.append(1000 * found[1])
+                    of_bare.append(1000 * bare_s)
+                    of_store.append(1000 * store_s)
+                    if len(several) == TOGETHER:
+                        cpu[0].append(between - began)
+                        cpu[1].append(time.process_time() - between)
 
     asyncio.run(run())
     return Searched(
@@ -244,6 +266,7 @@ def searched(url: str, folder: Path, rows: Embeddings, queries: Embeddings, roun
         bare_together_ms=median(together[0]),
         together_ms=median(together[1]),
         ratio=median(together[1]) / median(together[0]),
+        cpu_ratio=median(cpu[1]) / median(cpu[0]),
     )
 
 

@@ -261,6 +261,6 @@ class Index(Protocol):
         """How many records can be found."""
         ...
 
-    def save(self, path: Path) -> None:
-        """Writes the index; nothing of a removed record is in the file."""
+    def save(self, path: Path) -> int:
+        """Writes the index; nothing of a removed record is in the file. Returns how many records are."""
         ...

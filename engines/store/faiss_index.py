@@ -84,15 +84,17 @@ class FaissIndex:
         self._alive: NDArray[np.bool_] = np.empty(0, np.bool_)
         self._last = -1
         self._trained_on = 0
+        self._aside: FaissIndex | None = None
 
     def __len__(self) -> int:
         """How many records can be found."""
-        return int(np.count_nonzero(self._alive))
+        return int(np.count_nonzero(self._alive)) + (len(self._aside) if self._aside else 0)
 
     @property
     def positions(self) -> Positions:
         """Of all that can be found, ascending."""
-        return self._positions[self._alive]
+        here = self._positions[self._alive]
+        return np.append(here, self._aside.positions) if self._aside else here
 
     def add(self, positions: Positions, vectors: Embeddings) -> None:
         """Adds records by position, ascending; those not above all that were ever added are ignored.
@@ -104,6 +106,10 @@ class FaissIndex:
         if (np.diff(positions) <= 0).any():
             raise InvalidInput("positions must ascend")
         if not len(positions):
+            return
+        if self._aside is not None:
+            self._aside.add(positions, vectors)
+            self._last = int(positions[-1])
             return
         self._tune()
         self._index.add(vectors)
@@ -117,18 +123,39 @@ class FaissIndex:
 
     def remove(self, positions: Positions) -> None:
         """Removes records and erases their vectors; unknown positions are ignored."""
+        if self._aside is not None:
+            self._aside.remove(positions)
         rows = self._rows(positions)
         if not len(rows):
             return
         self._alive[rows] = False
         self._on_gpu = None
         self._erase(rows)
-        if len(self._alive) - len(self) > DEAD_SHARE * len(self._alive):
+        if np.count_nonzero(~self._alive) > DEAD_SHARE * len(self._alive):
             self.compact()
 
+    def hold(self) -> None:
+        """Until `release`, `save` may run beside searches and changes: what is added is kept aside.
+
+        What is removed is still erased at once.
+        """
+        self._aside = FaissIndex(self.dim, IndexOptions(threads=self._options.threads))
+
+    def release(self) -> None:
+        """Takes in what was kept aside."""
+        aside, self._aside = self._aside, None
+        if aside is not None and len(aside):
+            aside.compact()
+            last, self._last = self._last, -1
+            self.add(aside.positions, aside._index.reconstruct_n(0, len(aside)))
+            self._last = last
+
     def compact(self) -> None:
-        """Gives back the rows of removed records. An approximate index is built anew, which takes long."""
-        if self._alive.all():
+        """Gives back the rows of removed records. An approximate index is built anew, which takes long.
+
+        Does nothing while the index is held.
+        """
+        if self._aside is not None or self._alive.all():
             return
         if self._is_flat():
             self._index.remove_ids(np.flatnonzero(~self._alive))
@@ -151,21 +178,31 @@ class FaissIndex:
         queries = np.ascontiguousarray(queries, np.float32)
         self._tune()
         rows = None if only is None else self._rows(only)
-        count = min(k, len(self) if rows is None else len(rows))
+        count = min(k, int(np.count_nonzero(self._alive)) if rows is None else len(rows))
         if not count or not len(queries):
             none = np.full((len(queries), k), -1)
-            return none.astype(np.float32), none.astype(np.int64)
-        return self._filled(*self._nearest(queries, count, rows), k)
+            found = none.astype(np.float32), none.astype(np.int64)
+        else:
+            found = self._filled(*self._nearest(queries, count, rows), k)
+        if self._aside is None or not len(self._aside):
+            return found
+        also = self._aside.search(queries, k, only)
+        return _best(np.hstack([found[0], also[0]]), np.hstack([found[1], also[1]]), k)
 
-    def save(self, path: Path) -> None:
-        """Writes the index; nothing of a removed record's vector is in the file. Raises OSError."""
-        count = len(self._positions)
+    def save(self, path: Path) -> int:
+        """Writes the index, what is kept aside left out; returns how many records can be found in the file.
+
+        Nothing of what was removed before is in the file. A record that is removed meanwhile may be in it,
+        with its vector or without: it has to be removed again from what is loaded. Raises OSError.
+        """
+        count, alive = len(self._positions), self._alive.copy()
         head = {"dim": self.dim, "count": count, "kind": self._options.kind, "trained": self._trained_on}
         with written(path) as write:
             write(json.dumps(head).encode() + b"\n")
             write(self._positions.astype("<i8").tobytes())
-            write(self._alive.tobytes())
+            write(alive.tobytes())
             faiss.write_index(self._index, faiss.PyCallbackIOWriter(write))
+        return int(np.count_nonzero(alive))
 
     @classmethod
     def load(cls, path: Path, options: IndexOptions | None = None) -> "FaissIndex":
@@ -243,7 +280,8 @@ class FaissIndex:
     def _flat_search(self, queries: Embeddings, count: int) -> Found:
         """On the GPU where one is asked for; the index is sent there again, compacted, after a removal."""
         index = self._index
-        if self._resources is not None and count <= GPU_MOST:
+        is_held = self._aside is not None and self._on_gpu is None
+        if self._resources is not None and count <= GPU_MOST and not is_held:
             if self._on_gpu is None:
                 self.compact()
                 how = faiss.GpuClonerOptions()
@@ -269,13 +307,8 @@ class FaissIndex:
         return similarities, found
 
     def _filled(self, similarities: NDArray[np.float32], rows: Rows, k: int) -> Found:
-        """Best first, equal ones by position, rows turned into positions, filled up to k with -1."""
-        positions = np.where(rows < 0, -1, self._positions[rows])
-        similarities = np.where(rows < 0, -np.inf, similarities)
-        best = np.lexsort((positions, -similarities))
-        positions = np.take_along_axis(positions, best, axis=1)
-        similarities = np.take_along_axis(similarities, best, axis=1)
-        similarities[positions < 0] = -1
+        """Best first, rows turned into positions, filled up to k with -1."""
+        similarities, positions = _best(similarities, np.where(rows < 0, -1, self._positions[rows]), k)
         missing = ((0, 0), (0, k - positions.shape[1]))
         return (
             np.pad(similarities, missing, constant_values=-1).astype(np.float32),
@@ -293,6 +326,8 @@ class FaissIndex:
         """The index that suits the living records, of these alone."""
         rows = np.flatnonzero(self._alive)
         vectors = self._index.reconstruct_batch(rows) if len(rows) else np.empty((0, self.dim), np.float32)
+        whole = np.isfinite(vectors).all(axis=1)  # the others were removed while they were being saved
+        rows, vectors = rows[whole], vectors[whole]
         self._tune()
         self._index = self._suitable(vectors)
         self._index.add(vectors)
@@ -323,3 +358,13 @@ class FaissIndex:
             half = faiss.ScalarQuantizer.QT_fp16
             return faiss.IndexScalarQuantizer(self.dim, half, faiss.METRIC_INNER_PRODUCT)
         return faiss.IndexFlatIP(self.dim)
+
+
+def _best(similarities: NDArray[np.float32], positions: Positions, k: int) -> Found:
+    """The k best of each row, best first, equal ones by position; both are -1 where there is none."""
+    similarities = np.where(positions < 0, -np.inf, similarities)
+    best = np.lexsort((positions, -similarities))[:, :k]
+    positions = np.take_along_axis(positions, best, axis=1)
+    similarities = np.take_along_axis(similarities, best, axis=1)
+    similarities[positions < 0] = -1
+    return similarities.astype(np.float32), positions

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,8 @@ from engines.store.schema import EMBEDDINGS, HEAD, LABELS, LIVING, META, RECORDS
 from engines.store.verification import problems
 
 _TABLES = [table.name for table in TABLES.sorted_tables]
+
+_STATE = "SELECT position, revision FROM head"  # written out: every search reads it
 
 ERASE_WAIT_S = 5.0
 """How long a deletion waits for readers of SQLite's log; later writes try again."""
@@ -126,7 +129,7 @@ class SqlJournal:
     def _writing(self) -> Iterator[tuple[Connection, int]]:
         """A transaction that holds the lock of the journal to its commit, and the newest position."""
         with self._database.writing() as connection:
-            yield connection, _state(connection, select(HEAD).with_for_update()).position
+            yield connection, _state(connection.execute(select(HEAD).with_for_update()).all()).position
 
     def head(self) -> int:
         """See `Journal`."""
@@ -135,7 +138,7 @@ class SqlJournal:
     def state(self) -> State:
         """See `Journal`."""
         with self._database.reading() as connection:
-            return _state(connection, select(HEAD))
+            return _state(connection.exec_driver_sql(_STATE).all())
 
     def revised(self, after: int) -> list[int]:
         """See `Journal`."""
@@ -240,11 +243,10 @@ class SqlJournal:
         self._database.close()
 
 
-def _state(connection: Connection, query: Select[int, int]) -> State:
-    found = connection.execute(query).all()
-    if len(found) != 1:
+def _state(rows: Sequence[Any]) -> State:
+    if len(rows) != 1:
         raise StoreCorrupt("the journal does not know its newest position: restore a backup of the store")
-    return State(*found[0])
+    return State(*rows[0])
 
 
 def _living(connection: Connection, namespace: str, ids: Sequence[str]) -> dict[str, int]:

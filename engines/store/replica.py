@@ -10,7 +10,7 @@ found stay in memory until the journal tells that they were changed or deleted.
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +55,7 @@ class StoreReplica:
         self._snapshots = snapshots
         self._clock = clock
         self._lock = threading.RLock()
+        self._saving = threading.Lock()
         self._indexes: dict[Space, FaissIndex] = {}
         self._remember_all = remember
         self._known: dict[int, Stored] = {}
@@ -129,12 +130,24 @@ class StoreReplica:
 
         Nothing of what is deleted by now is then in memory or in a snapshot: indexes erase what they
         remove, and older snapshots are removed. When another replica wrote one of this moment, it stays.
-        Searches wait meanwhile. Raises StoreUnavailable, StoreFull and StoreCorrupt.
+        Searches and changes go on meanwhile. Raises StoreUnavailable, StoreFull and StoreCorrupt.
         """
-        with self._lock:
-            position = self.catch_up()
-            if folder := self._folder():
-                folder.write(position, self._indexes)
+        with self._saving:
+            with self._lock:
+                position, folder = self.catch_up(), self._folder()
+                if folder is None:
+                    return position
+                everything, indexes = self._indexes, dict(self._indexes)
+                for index in indexes.values():
+                    index.hold()
+            try:
+                folder.write(position, indexes)
+            finally:
+                with self._lock:
+                    for index in indexes.values():
+                        index.release()
+                    if self._indexes is not everything:  # the journal was set back meanwhile
+                        folder.clear()
             return position
 
     def keep_up(self) -> None:
@@ -222,7 +235,7 @@ class StoreReplica:
                 self.catch_up()
                 chosen = None if only is None or only == Filter() else self._journal.matching(space, only)
                 similarities, positions = self._find(space, queries, depth, chosen)
-                asked = np.unique(positions[positions >= 0]).tolist()
+                asked = set(positions.ravel().tolist()) - {-1}
                 stored = self._stored(asked)
                 matches = _matches(similarities, positions, stored)
                 everything = bool((positions[:, -1:] < 0).all())
@@ -230,7 +243,7 @@ class StoreReplica:
                     return [found[:k] for found in matches]
                 depth = k + len(asked) - len(stored)
 
-    def _stored(self, positions: Sequence[int]) -> dict[int, Stored]:
+    def _stored(self, positions: Set[int]) -> dict[int, Stored]:
         """The records at these positions that live, those that are not known yet as the journal has them.
 
         Called with the lock held: what is read then is at least as new as the revision that was applied.

@@ -97,8 +97,8 @@ class SnapshotFolder:
         try:
             spaces = []
             for number, (space, index) in enumerate(indexes.items()):
-                index.save(temporary / f"{number}.index")
-                spaces.append([space.namespace, space.model, index.dim, len(index)])
+                count = index.save(temporary / f"{number}.index")
+                spaces.append([space.namespace, space.model, index.dim, count])
             manifest = {"journal": self._journal, "position": position, "spaces": spaces}
             with written(temporary / MANIFEST) as write:
                 write(json.dumps(manifest).encode() + b"\n")

@@ -65,7 +65,7 @@ steps = st.lists(
     st.one_of(
         st.tuples(st.just("add"), st.integers(1, 30)),
         st.tuples(st.just("remove"), st.integers(1, 20)),
-        st.tuples(st.just("compact"), st.just(0)),
+        st.tuples(st.sampled_from(["compact", "hold", "release"]), st.just(0)),
         st.tuples(st.just("search"), st.integers(1, 40)),
         st.tuples(st.just("search among"), st.integers(1, 40)),
     ),
@@ -95,6 +95,11 @@ def test_flat_indexes_find_what_brute_force_finds(
                 model.records.pop(position, None)
         elif step == "compact":
             index.compact()
+        elif step == "hold":
+            index.release()
+            index.hold()
+        elif step == "release":
+            index.release()
         else:
             only = set(generator.integers(0, last + 5, 12).tolist()) if step == "search among" else None
             queries = vectors(int(generator.choice([1, 2, 5, 30])), seed=int(generator.integers(2**32)))
@@ -263,6 +268,28 @@ def test_a_saved_index_is_read_as_it_was(options: IndexOptions, tmp_path: Path) 
     assert len(again) == 298
     assert not np.isin(again.search(rows, 30)[1], [1, 7, 300]).any()
     assert [one.name for one in tmp_path.iterdir()] == ["index"]
+
+
+@pytest.mark.parametrize("options", EVERY, ids=lambda one: one.kind)
+def test_a_held_index_goes_on_and_is_saved_as_it_was(options: IndexOptions, tmp_path: Path) -> None:
+    index, rows = filled(options, 300)
+    more = vectors(300, seed=1)
+    index.hold()
+    index.add(np.arange(301, 601), more)
+    index.remove(np.array([7, 8, 301]))
+    index.save(tmp_path / "index")
+    found = [[one] for one in (*range(1, 7), *range(9, 301), *range(302, 601))]
+    asked = np.vstack([rows[:6], rows[8:], more[1:]])
+    for _ in range(2):
+        assert ids(index, asked, 1) == found
+        assert len(index) == len(found)
+        assert index.positions.tolist() == [one for (one,) in found]
+        assert not np.isin(index.search(rows[6:8], 10)[1], [7, 8, 301]).any()
+        index.release()
+    saved = FaissIndex.load(tmp_path / "index", options)
+    assert saved.positions.tolist() == [one for one in range(1, 301) if one not in (7, 8)]
+    index.add(np.array([600, 601]), vectors(2, seed=2))
+    assert len(index) == len(found) + 1
 
 
 @pytest.mark.parametrize("before", EVERY, ids=lambda one: f"from {one.kind}")
