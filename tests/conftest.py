@@ -54,7 +54,7 @@ class Postgres:
 
     def __init__(self, programs: Path, directory: Path) -> None:
         self.directory = directory
-        self._programs = programs
+        self.programs = programs
         self._user = "nobody" if os.geteuid() == 0 else None
         if self._user:
             os.chown(directory, pwd.getpwnam(self._user).pw_uid, -1)
@@ -62,7 +62,7 @@ class Postgres:
         self.start()
 
     def _run(self, program: str, *args: str) -> None:
-        command = [str(self._programs / program), "-D", str(self.directory / "data"), *args]
+        command = [str(self.programs / program), "-D", str(self.directory / "data"), *args]
         nowhere = subprocess.DEVNULL
         subprocess.run(
             command,
