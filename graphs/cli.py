@@ -12,18 +12,14 @@ from typing import Annotated, Any
 
 import httpx
 import typer
-import yaml
-from pydantic import ValidationError
 from rich.console import Console
 
-import graphs
 from engines.errors import ConfigurationError
 from graphs import cli_models, cli_store, ray_runtime
-from graphs.settings import AppArgs, explain
+from graphs.serve_config import APPLICATION, application_args, read_config
+from graphs.settings import AppArgs
 
-CONFIG_DIR = Path(graphs.__file__).parent.parent / "config"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-APPLICATION = "presence"
 POLL_S = 0.5
 
 main = typer.Typer(no_args_is_help=True, add_completion=False, help="Faces, voices and speech on Ray Serve.")
@@ -62,19 +58,6 @@ def serve(
         raise typer.Exit(1) from None
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """A Serve config file: by its path, or `NAME` or `config/NAME` of those that come with presence."""
-    bundled = not path.is_file() and path.parent in (Path(), Path("config"))
-    found = CONFIG_DIR / path.name if bundled else path
-    try:
-        data = yaml.safe_load(found.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigurationError(f"{path}: not readable: {error}") from error
-    if not isinstance(data, dict) or not data.get("applications"):
-        raise ConfigurationError(f"{path}: applications: missing; see config/local.yaml for an example")
-    return data
-
-
 def http_options(data: dict[str, Any], host: str | None, port: int | None) -> dict[str, Any]:
     """The `http_options` of a config; host and port, when given, go before its own.
 
@@ -90,25 +73,6 @@ def http_options(data: dict[str, Any], host: str | None, port: int | None) -> di
     if type(options["port"]) is not int or not 0 < options["port"] < 65536:
         raise ConfigurationError(f"http_options.port: {options['port']!r} is no number from 1 to 65535")
     return options
-
-
-def application_args(data: dict[str, Any], models_dir: Path | None) -> AppArgs:
-    """The checked `args` of the presence application; models_dir, when given, goes before theirs."""
-    match data["applications"]:
-        case [{"name": "presence"} as application]:
-            arguments = application.get("args") or {}
-        case _:
-            raise ConfigurationError(
-                f"applications: one is expected, named {APPLICATION}; others need `serve run`"
-            )
-    if "deployments" in application:
-        raise ConfigurationError("applications.deployments: say it in the `deployment` of the model instead")
-    if models_dir is not None and isinstance(arguments, dict):
-        arguments = {**arguments, "models_dir": str(models_dir.resolve())}
-    try:
-        return AppArgs.model_validate(arguments)
-    except ValidationError as error:
-        raise ConfigurationError(f"applications.{APPLICATION}.args: {explain(error)}") from None
 
 
 def refuse_open_door(host: str, arguments: AppArgs, *, insecure_public: bool) -> None:
@@ -152,7 +116,13 @@ def _start(data: dict[str, Any], application: Any, directory: Path) -> None:
 
     http = data["http_options"]
     console.print(f"starting Ray; its logs are in {directory}/r", soft_wrap=True)
-    ray.init(**ray_runtime.init_options(directory=directory))
+    try:
+        ray.init(**ray_runtime.init_options(directory=directory))
+    except Exception as error:  # Ray raises its bare class, as when a busy machine starts it too slowly
+        reason = str(error).partition(". ")[0]
+        raise ConfigurationError(
+            f"Ray did not start: {reason}; try again when the machine is less busy"
+        ) from None
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

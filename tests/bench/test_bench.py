@@ -14,7 +14,7 @@ from bench.__main__ import Point, carried, encoded, photographs
 from bench.engine import Loop
 from bench.load import Load
 from bench.service import Service, kind, model_entries, write_config
-from graphs.cli import application_args, read_config
+from graphs.serve_config import application_args, read_config
 
 
 def test_pictures_come_from_a_package_where_there_is_no_test_data(tmp_path: Path) -> None:
