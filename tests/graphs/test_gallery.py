@@ -19,6 +19,7 @@ ENGINES = {f"insightface-{pack}": "insightface" for pack in PACKS} | {
     "insightface-opencv": "opencv-zoo",
     "insightface-opencv-int8": "opencv-zoo",
 }
+VOICES = {"speechbrain-ecapa-tdnn": "speechbrain", "wespeaker-resnet34": "wespeaker"}
 
 
 def entry(**changes: Any) -> dict[str, Any]:
@@ -51,8 +52,18 @@ def test_the_gallery_lies_in_the_config_directory() -> None:
     assert Path(__file__).resolve().parents[2] / "config" / "gallery.yaml" == GALLERY
 
 
-def test_the_shipped_gallery_has_every_face_model(shipped: dict[str, Entry]) -> None:
-    assert list(shipped) == list(ENGINES)
+def test_the_shipped_gallery_has_every_face_and_voice_model(shipped: dict[str, Entry]) -> None:
+    assert list(shipped) == [*ENGINES, *VOICES]
+
+
+@pytest.mark.parametrize("name", VOICES)
+def test_every_shipped_voice_is_localais_entry(name: str, shipped: dict[str, Entry], tmp_path: Path) -> None:
+    model = read_model_file(written(tmp_path, shipped[name].document()))
+    assert (model.name, model.engine, model.capability) == (name, VOICES[name], "voice")
+    assert model.backend == "speaker-recognition"
+    assert model.known_usecases == ("speaker_recognition",)
+    assert model.options.get("model_path", "") == "".join(file.filename for file in model.files)
+    assert shipped[name].commercial
 
 
 @pytest.mark.parametrize("name", ENGINES)
@@ -82,8 +93,8 @@ def test_every_shipped_entry_brings_liveness_and_what_its_options_name(
     )
 
 
-def test_only_the_opencv_models_are_for_commercial_use(shipped: dict[str, Entry]) -> None:
-    assert {name for name, one in shipped.items() if one.commercial} == {
+def test_of_the_face_models_only_opencvs_are_for_commercial_use(shipped: dict[str, Entry]) -> None:
+    assert {name for name in ENGINES if shipped[name].commercial} == {
         "insightface-opencv",
         "insightface-opencv-int8",
     }

@@ -103,11 +103,12 @@ def default_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servic
 
 @pytest.fixture(scope="session")
 def service(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """Every face engine on real weights (SFace's are random), API keys on, one private network allowed."""
+    """Every face engine on real weights (SFace's are random), two voices, API keys, one network allowed."""
     directory = tmp_path_factory.mktemp("service")
     models = directory / "models"
     models.mkdir()
     random_sface(models / "sface.onnx")
+    random_emotions(models / "emotions")
     keys = directory / "keys"
     keys.write_text(f"# for tests\n{KEY}\n")
     config = directory / "config.yaml"
@@ -143,6 +144,10 @@ def service_config(shared: Path, keys: Path) -> dict[str, Any]:
         {"name": "mini", "backend": "insightface", "license": "research", "options": mini},
         {"name": "opencv", "backend": "insightface", "license": "apache-2.0", "options": opencv},
         {"name": "mini-fused", "backend": "insightface", "options": mini, "fused": True},
+        {"name": "resemblyzer-ge2e", "backend": "resemblyzer-ge2e", "license": "Apache-2.0",
+         "options": ["emotion_model:"], "deployment": {"encoder": {"max_batch_size": 4}}},
+        {"name": "talker", "backend": "fake-voice",
+         "options": ["emotion_model:emotions", "age_gender_model:absent/model"]},
     ]  # fmt: skip
     return {
         "proxy_location": "HeadOnly",
@@ -155,7 +160,7 @@ def service_config(shared: Path, keys: Path) -> dict[str, Any]:
                 "args": {
                     "models": models,
                     "gateway": {"api_keys_file": str(keys), "cors_origins": ["https://app.example"]},
-                    "media": {"allow_networks": ["127.0.0.2/32"]},
+                    "media": {"allow_networks": ["127.0.0.2/32"], "max_seconds": 30},
                     "store": {"directory": str(keys.parent / "store"), "replicas": {"min_replicas": 3}},
                 },
             }
@@ -179,6 +184,15 @@ def random_sface(path: Path) -> None:
         [numpy_helper.from_array(weights, "w")],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+
+
+def random_emotions(path: Path) -> None:
+    """A small random network in the layout of superb/wav2vec2-base-superb-er.
+
+    Another process makes it, so that this one need not hold torch.
+    """
+    script = Path(__file__).with_name("random_emotions.py")
+    subprocess.run([sys.executable, str(script), str(path)], check=True, capture_output=True, timeout=120)
 
 
 @pytest.fixture(scope="session")
@@ -223,7 +237,7 @@ def replicas() -> Callable[[int], dict[int, str]]:
 
 @pytest.fixture(scope="session")
 def picture() -> Callable[[Path], str]:
-    """A file as base64."""
+    """A file, of a picture or of sound, as base64."""
     return lambda path: base64.b64encode(path.read_bytes()).decode()
 
 

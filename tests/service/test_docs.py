@@ -53,26 +53,29 @@ EXAMPLES = list(examples())
 
 
 @pytest.fixture(scope="session")
-def pictures(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with the files that the pages name."""
+def media(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the pictures and clips that the pages name."""
     if not shutil.which("curl"):
         pytest.skip("curl is not installed")
-    faces, directory = shared / "media" / "faces", tmp_path_factory.mktemp("pictures")
+    faces, directory = shared / "media" / "faces", tmp_path_factory.mktemp("media")
     alice, bob = (sorted((faces / "lfw" / name).glob("*.jpg")) for name in ("John_Kerry", "Jose_Serra"))
     named = {"alice1": alice[0], "alice2": alice[1], "bob": bob[0], "group": faces / "groups" / "t1.jpg"}
     for name, source in named.items():
         shutil.copy(source, directory / f"{name}.jpg")
+    voice = sorted((shared / "media" / "audio" / "speakers" / "1998").glob("*.flac"))
+    for name, source in (("alice1", voice[0]), ("alice2", voice[1])):
+        shutil.copy(source, directory / f"{name}.flac")
     return directory
 
 
 @pytest.fixture
-def answers(default_service: Any, pictures: Path) -> Callable[[str], list[Any]]:
+def answers(default_service: Any, media: Path) -> Callable[[str], list[Any]]:
     """Runs an example against the service: the JSON documents that it prints."""
 
     def run(text: str) -> list[Any]:
         script = STRICT + text.replace(PRINTED, default_service.url)
         ended = subprocess.run(
-            ["bash", "-c", script], cwd=pictures, capture_output=True, text=True, timeout=120, check=False
+            ["bash", "-c", script], cwd=media, capture_output=True, text=True, timeout=120, check=False
         )
         assert ended.returncode == 0, f"{ended.stdout}\n{ended.stderr}"
         return list(documents(ended.stdout))
@@ -92,13 +95,15 @@ def documents(text: str) -> Iterator[Any]:
         text = text[end:].lstrip()
 
 
-def test_the_pages_show_every_face_route() -> None:
+def test_the_pages_show_every_route() -> None:
     shown = {route for example in EXAMPLES for route in re.findall(r":8080(/[\w/]+)", example.text)}
     wanted = {"/v1/face/verify", "/v1/face/analyze", "/v1/face/embed", "/v1/detection", "/v1/models"}
     wanted |= {"/v1/face/register", "/v1/face/identify", "/v1/face/forget", "/v1/face/registrations"}
+    verbs = ("verify", "analyze", "embed", "register", "identify", "forget", "registrations")
+    wanted |= {f"/v1/voice/{verb}" for verb in verbs}
     wanted |= {"/stores/set", "/stores/find", "/healthz", "/readyz", "/version", "/metrics"}
     assert wanted <= shown
-    assert {"README.md", "docs/faces.md"} <= {example.page for example in EXAMPLES}
+    assert {"README.md", "docs/faces.md", "docs/voices.md"} <= {example.page for example in EXAMPLES}
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=str)

@@ -16,11 +16,12 @@ def test_models_are_listed_with_capability_licence_and_state(client: httpx.Clien
     listed = client.get("/v1/models").json()
     assert listed["object"] == "list"
     models = {model["id"]: model for model in listed["data"]}
-    assert list(models) == ["dlib-resnet", "mini", "opencv", "mini-fused"]
+    assert list(models) == ["dlib-resnet", "mini", "opencv", "mini-fused", "resemblyzer-ge2e", "talker"]
     assert models["mini"]["object"] == "model"
     assert models["mini"]["capability"] == "face"
     assert models["mini"]["license"] == "research"
     assert models["mini"]["state"] == "ready"
+    assert [models[name]["capability"] for name in ("resemblyzer-ge2e", "talker")] == ["voice", "voice"]
 
 
 def test_health_is_public_and_readiness_tells_all_is_loaded(client: httpx.Client) -> None:
@@ -75,7 +76,8 @@ def test_cors_lets_the_named_origin_in(client: httpx.Client) -> None:
 
 def test_openapi_documents_every_error_of_every_route(client: httpx.Client) -> None:
     api: dict[str, Any] = client.get("/openapi.json").json()
-    for path in ("/v1/face/verify", "/v1/face/analyze", "/v1/face/embed", "/v1/detection"):
+    nouns = [f"/v1/{kind}/{verb}" for kind in ("face", "voice") for verb in ("verify", "analyze", "embed")]
+    for path in (*nouns, "/v1/detection", "/v1/voice/register", "/v1/voice/identify"):
         route = api["paths"][path]["post"]
         assert {"200", "400", "401", "404", "413", "415", "503", "504"} <= set(route["responses"])
         assert "422" not in route["responses"]
@@ -98,7 +100,10 @@ def test_metrics_name_every_deployment(
     spoof = picture(shared / "media" / "faces" / "spoof" / "image_T1.jpg")
     body = {"model": "mini", "img1": spoof, "img2": spoof, "anti_spoofing": True}
     assert client.post("/v1/face/verify", json=body).status_code == 200
-    wanted = ["Gateway", "dlib-resnet.detector", "mini.liveness"]
+    clip = picture(shared / "media" / "audio" / "jfk.flac")
+    body = {"model": "resemblyzer-ge2e", "audio": clip}
+    assert client.post("/v1/voice/embed", json=body).status_code == 200
+    wanted = ["Gateway", "dlib-resnet.detector", "mini.liveness", "resemblyzer-ge2e.encoder"]
     missing = [f'deployment="{name}"' for name in wanted]
     missing += [f"ray_presence_{name}_count" for name in ("batch_size", "queue_wait_ms", "model_ms")]
     until = time.monotonic() + 60  # replicas report to their node every few seconds
