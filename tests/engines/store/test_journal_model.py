@@ -2,15 +2,17 @@
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from engines.errors import InvalidInput
 from engines.store import Filter, NewRecord, Space
 from engines.store.journal import SqlJournal
+from engines.store.pgvector import PgVectorJournal
 
 IDS = st.sampled_from(["a", "b", "c", "d", "e"])
 NAMESPACES = st.sampled_from(["face/default", "voice/default"])
@@ -35,11 +37,16 @@ RECORDS = st.builds(
 class Model(RuleBasedStateMachine):
     """living: (namespace, id) -> (position, record). steps: (position, record's position)."""
 
+    kind = SqlJournal
+
+    def new_url(self) -> str:
+        return f"sqlite:///{Path(self.directory.name) / 'presence.db'}"
+
     @initialize()
     def begin(self) -> None:
         self.directory = tempfile.TemporaryDirectory()
-        self.url = f"sqlite:///{Path(self.directory.name) / 'presence.db'}"
-        self.journal = SqlJournal(self.url)
+        self.url = self.new_url()
+        self.journal = self.kind(self.url)
         self.living: dict[tuple[str, str], tuple[int, NewRecord]] = {}
         self.steps: list[tuple[int, int]] = []
 
@@ -101,7 +108,7 @@ class Model(RuleBasedStateMachine):
     @rule()
     def open_again(self) -> None:
         self.journal.close()
-        self.journal = SqlJournal(self.url)
+        self.journal = self.kind(self.url)
 
     @rule()
     def compact(self) -> None:
@@ -142,7 +149,18 @@ class Model(RuleBasedStateMachine):
             assert (found.dim, found.created_at) == (record.embedding.size, record.created_at)
 
 
-TestModel = Model.TestCase
-TestModel.settings = settings(
+STEPS = settings(
     max_examples=20, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
 )
+TestModel = Model.TestCase
+TestModel.settings = STEPS
+
+
+def test_in_postgres_with_pgvector(postgres: Any) -> None:
+    class InPostgres(Model):
+        kind = PgVectorJournal
+
+        def new_url(self) -> str:
+            return str(postgres.new_database())
+
+    run_state_machine_as_test(InPostgres, settings=settings(STEPS, max_examples=8))

@@ -16,6 +16,7 @@ from sqlalchemy import create_engine, text
 from engines.errors import ConfigurationError, StoreFull, StoreUnavailable
 from engines.store import Filter, NewRecord
 from engines.store.journal import SqlJournal
+from engines.store.pgvector import PgVectorJournal
 
 New = Callable[..., NewRecord]
 FACES = "face/default"
@@ -38,9 +39,9 @@ def address(postgres: Postgres) -> str:
     return postgres.new_database()
 
 
-@pytest.fixture
-def journal(address: str) -> Iterator[SqlJournal]:
-    with closing(SqlJournal(address)) as opened:
+@pytest.fixture(params=[SqlJournal, PgVectorJournal])
+def journal(request: pytest.FixtureRequest, address: str) -> Iterator[SqlJournal]:
+    with closing(request.param(address)) as opened:
         yield opened
 
 
