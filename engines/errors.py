@@ -8,6 +8,7 @@ PresenceError
 │   ├── NoFace              the picture was read, and no face was found in it
 │   ├── UnknownModel        no model of that name, or none of that capability
 │   └── UnknownRecord       no registration of that id
+├── Conflict                the Idempotency-Key was used for another registration
 ├── LivenessUnavailable     liveness was asked of a model that has no liveness weights
 ├── TooLarge                body, picture or clip exceeds a limit
 ├── NotDecodable            the bytes are no picture (or clip) that can be read
@@ -57,6 +58,10 @@ class UnknownModel(NotFound):
 
 class UnknownRecord(NotFound):
     """No registration of that id."""
+
+
+class Conflict(PresenceError):
+    """The Idempotency-Key was used for another registration."""
 
 
 class LivenessUnavailable(PresenceError):

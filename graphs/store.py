@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from deployments.messages import SearchRequest
-from engines.errors import InvalidInput, UnknownRecord
+from engines.errors import Conflict, InvalidInput, UnknownRecord
 from engines.store import Filter, NewRecord, Space, Stored
 from graphs.clients.store import Store
 from graphs.similarity import confidence
@@ -18,6 +18,9 @@ LOCALAI_DEFAULT = "local-store"
 """LocalAI's name of its default store; it means ours."""
 
 MOST_MATCHES = 1000
+
+REPEATED = uuid.UUID("5a1f4f0e-6c1b-5d0f-9d57-3b0c7c1f7a52")
+"""Ids of registrations with an Idempotency-Key are version 5 UUIDs (RFC 9562) in this name space."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,20 +70,34 @@ class Registrations:
         labels: Mapping[str, str],
         store: str | None,
         deadline: float,
+        key: str | None = None,
     ) -> Registration:
-        """Enrols a sample; it is durable when this returns. Raises InvalidInput for an empty name."""
+        """Enrols a sample; it is durable when this returns.
+
+        key: the same one in the same store answers with the registration that was made, as long as it lives.
+        Raises InvalidInput for an empty name, Conflict when the key's registration has another name, other
+        labels or another model.
+        """
         require_name(name)
-        now = datetime.now(UTC)
+        now, namespace = datetime.now(UTC), self._namespace(store)
         record = NewRecord(
-            id=str(uuid.uuid4()),
-            space=Space(self._namespace(store), model),
+            id=str(uuid.uuid4() if key is None else uuid.uuid5(REPEATED, f"{namespace}\n{key}")),
+            space=Space(namespace, model),
             embedding=np.asarray(embedding, np.float32),
             name=name,
             labels=dict(labels),
             created_at=now.timestamp(),
         )
         await self.store.register([record], deadline)
-        return Registration(record.id, name, record.labels, model, self._name(store), now)
+        made = Registration(record.id, name, record.labels, model, self._name(store), now)
+        if key is None or not (stored := await self.store.get((namespace, record.id), deadline)):
+            return made
+        first = self._registration(stored)
+        if (first.name, first.labels, first.model) != (name, made.labels, model):
+            raise Conflict(
+                "the Idempotency-Key was used for a registration with another name, labels or model"
+            )
+        return first
 
     async def identify(
         self,

@@ -9,7 +9,7 @@ from graphs.demographics import dominant
 from graphs.face import AnalyzedFace, FaceFlow
 from graphs.http.deadline import Deadline
 from graphs.http.errors import documented
-from graphs.http.registrations import enrol, search
+from graphs.http.registrations import IdempotencyKey, enrol, search
 from graphs.http.wire import face as wire
 from graphs.http.wire.registrations import IdentifyResponse, Registered
 from graphs.services import Services
@@ -70,10 +70,16 @@ async def embed(body: wire.EmbedRequest, flow: Flow, deadline: Deadline) -> wire
     return wire.EmbedResponse(embedding=embedding.tolist(), dim=len(embedding), model=model)
 
 
-@router.post("/v1/face/register", responses=documented(*COMMON, 507))
-async def register(body: wire.RegisterRequest, flow: Flow, people: People, deadline: Deadline) -> Registered:
+@router.post("/v1/face/register", responses=documented(*COMMON, 409, 507))
+async def register(
+    body: wire.RegisterRequest,
+    flow: Flow,
+    people: People,
+    deadline: Deadline,
+    idempotency_key: IdempotencyKey = None,
+) -> Registered:
     """Enrols the largest face under a name; several pictures of a person may share one name."""
-    return await enrol(flow, people, body, body.img, deadline=deadline)
+    return await enrol(flow, people, body, body.img, key=idempotency_key, deadline=deadline)
 
 
 @router.post("/v1/face/identify", responses=documented(*COMMON), response_model_exclude_none=True)

@@ -4,7 +4,7 @@ import math
 from typing import Annotated, Protocol
 
 import numpy as np
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 
 from engines.errors import InvalidInput
 from engines.store import Filter
@@ -18,6 +18,15 @@ COMMON = (400, 401, 404, 503, 504)
 WRITING = (*COMMON, 408, 413, 507)
 
 StoreQuery = Annotated[wire.AnyStore | None, Query()]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=255,
+        description="any text that is unique to this registration in its store, such as a UUID: repeating the"
+        " request with it answers with the registration that was made",
+    ),
+]
 
 
 class Node(Protocol):
@@ -40,13 +49,19 @@ class Flow(Protocol):
 
 
 async def enrol(
-    flow: Flow, people: Registrations, body: wire.Enrolment, sample: str, *, deadline: float
+    flow: Flow,
+    people: Registrations,
+    body: wire.Enrolment,
+    sample: str,
+    *,
+    key: str | None,
+    deadline: float,
 ) -> wire.Registered:
-    """Enrols a sample (URL, data URI or base64) under the name of the body."""
+    """Enrols a sample (URL, data URI or base64) under the name of the body. key: see `IdempotencyKey`."""
     require_name(body.name)
     embedding, model = await flow.embed(body.model, sample, deadline)
     made = await people.register(
-        embedding, model, name=body.name, labels=body.labels, store=body.store, deadline=deadline
+        embedding, model, name=body.name, labels=body.labels, store=body.store, deadline=deadline, key=key
     )
     return wire.Registered(id=made.id, name=made.name, registered_at=made.registered_at)
 

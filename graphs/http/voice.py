@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from graphs.demographics import dominant
 from graphs.http.deadline import Deadline
 from graphs.http.errors import documented
-from graphs.http.registrations import enrol, search
+from graphs.http.registrations import IdempotencyKey, enrol, search
 from graphs.http.wire import voice as wire
 from graphs.http.wire.registrations import IdentifyResponse, Registered
 from graphs.services import Services
@@ -74,12 +74,16 @@ async def embed(body: wire.VoiceEmbedRequest, flow: Flow, deadline: Deadline) ->
     return wire.VoiceEmbedResponse(embedding=embedding.tolist(), dim=len(embedding), model=model)
 
 
-@router.post("/v1/voice/register", responses=documented(*COMMON, 507))
+@router.post("/v1/voice/register", responses=documented(*COMMON, 409, 507))
 async def register(
-    body: wire.VoiceRegisterRequest, flow: Flow, people: People, deadline: Deadline
+    body: wire.VoiceRegisterRequest,
+    flow: Flow,
+    people: People,
+    deadline: Deadline,
+    idempotency_key: IdempotencyKey = None,
 ) -> Registered:
     """Enrols a speaker under a name; several clips of a person may share one name."""
-    return await enrol(flow, people, body, body.audio, deadline=deadline)
+    return await enrol(flow, people, body, body.audio, key=idempotency_key, deadline=deadline)
 
 
 @router.post("/v1/voice/identify", responses=documented(*COMMON), response_model_exclude_none=True)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.errors import InvalidInput, UnknownRecord
+from engines.errors import Conflict, InvalidInput, UnknownRecord
 from engines.store import Filter
 from graphs.clients.store import Store
 from graphs.store import MOST_MATCHES, Identification, Registration, Registrations
@@ -45,9 +45,10 @@ async def enrol(
     model: str = "one",
     labels: Mapping[str, str] | None = None,
     store: str | None = None,
+    key: str | None = None,
 ) -> Registration:
     return await people.register(
-        at(degrees), model, name=name, labels=labels or {}, store=store, deadline=later()
+        at(degrees), model, name=name, labels=labels or {}, store=store, deadline=later(), key=key
     )
 
 
@@ -178,6 +179,39 @@ async def test_the_same_picture_twice_is_two_registrations(people: Registrations
     assert left.match
     with pytest.raises(UnknownRecord, match=first.id):
         await people.forget(first.id, None, later())
+
+
+async def test_a_key_makes_one_registration_of_repeated_requests(people: Registrations) -> None:
+    made = await enrol(people, "Ada", 0, labels={"a": "b"}, key="k")
+    again = [enrol(people, "Ada", 1, labels={"a": "b"}, key="k") for _ in range(20)]
+    assert {one.id for one in await asyncio.gather(*again)} == {made.id}
+    repeated = await enrol(people, "Ada", 0, labels={"a": "b"}, key="k")
+    assert (repeated.id, repeated.name, repeated.labels) == (made.id, "Ada", {"a": "b"})
+    assert repeated.registered_at == made.registered_at
+    assert await total(people) == 1
+    others = [
+        await enrol(people, "Ada", key="K"),
+        await enrol(people, "Ada", key="k", store="another"),
+        await enrol(replace(people, kind="voice"), "Ada", key="k"),
+        await enrol(people, "Ada"),
+    ]
+    assert len({made.id, *(one.id for one in others)}) == 5
+
+
+@pytest.mark.parametrize("other", [{"name": "Eve"}, {"labels": {"a": "c"}}, {"model": "two"}])
+async def test_a_key_of_another_registration_is_refused(people: Registrations, other: dict[str, Any]) -> None:
+    same: dict[str, Any] = {"name": "Ada", "labels": {"a": "b"}, "model": "one", "key": "k"}
+    await enrol(people, **same)
+    with pytest.raises(Conflict, match="another name, labels or model"):
+        await enrol(people, **{**same, **other})
+    assert await total(people) == 1
+
+
+async def test_a_key_is_free_again_when_its_registration_is_forgotten(people: Registrations) -> None:
+    made = await enrol(people, "Ada", key="k")
+    await people.forget(made.id, None, later())
+    assert (await enrol(people, "Eve", key="k")).id == made.id
+    assert await found_names(people) == ["Eve"]
 
 
 async def test_many_enrol_at_once(people: Registrations) -> None:

@@ -19,6 +19,7 @@ EXPECTED = {
     errors.NotFound: 404,
     errors.NoFace: 404,
     errors.UnknownModel: 404,
+    errors.Conflict: 409,
     errors.LivenessUnavailable: 412,
     errors.TooLarge: 413,
     errors.NotDecodable: 415,
