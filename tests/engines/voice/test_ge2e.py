@@ -12,10 +12,10 @@ import torch
 import torchaudio
 from numpy.typing import NDArray
 
-from bench.verification import accuracy, all_pairs
 from engines.audio import decode, speech
 from engines.errors import ConfigurationError, PresenceError
 from engines.types import Audio, EngineOptions, Runtime
+from engines.verification import accuracy, all_pairs
 from engines.voice import RATE, VoiceEngine, ge2e
 from engines.voice.ge2e import Ge2e, LstmEncoder, louder, mel_filters, window_starts
 
