@@ -2,62 +2,68 @@
 
 import argparse
 import base64
-import importlib.util
 import multiprocessing
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 from rich.console import Console
 
-from bench import load, report
-from bench.engine import ROUTES, BareProcesses, EngineSpec, Loop, Pictures, Task
+from bench import face, load, report, voice
+from bench.engine import Bare, BareProcesses, EngineSpec, Inputs, Loop, Task
 from bench.service import SHARED, Service, model_entries, running
+from engines.registry import capability
 
 CONCURRENCIES = (1, 8, 16, 32)
-PICTURES = 16
+SAMPLES = 16
 MOST = 5_000
 """Requests of one measurement at most."""
 SETTLE_S = 0.5
 """Load after a pause that is not measured: Ray catches up with its timers."""
-FIELDS = {"verify": ("img1", "img2"), "embed": ("img",), "analyze": ("img",)}
 
 
-def photographs(shared: Path = SHARED) -> list[bytes]:
-    """Encoded pictures of faces: the test data's where it is there, else those inside insightface."""
-    paths = sorted((shared / "media" / "faces" / "lfw").glob("*/*_0001.jpg"))
-    if not paths:
-        found = importlib.util.find_spec("insightface")
-        folder = Path(found.origin).parent / "data" / "images" if found and found.origin else Path()
-        paths = [folder / "Tom_Hanks_54745.png", folder / "t1.jpg"]
-    return [path.read_bytes() for path in paths]
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What models of one capability are asked, and with which samples.
 
+    fields: of each route, those that carry samples.
+    """
 
-def carried(route: str, pictures: Sequence[bytes]) -> tuple[Pictures, ...]:
-    """What each request of a route carries: every picture, for verify with its neighbour."""
-    if route == "verify":
-        return tuple((one, pictures[index - 1]) for index, one in enumerate(pictures))
-    return tuple((one,) for one in pictures)
+    noun: str
+    fields: Mapping[str, tuple[str, ...]]
+    samples: Callable[[Path], list[bytes]]
+    bare: Callable[[EngineSpec], Bare]
 
-
-def encoded(model: str, route: str, requests: Sequence[Pictures]) -> tuple[bytes, ...]:
-    """The same as HTTP requests."""
-    return tuple(
-        load.encode(
-            f"/v1/face/{route}",
-            {"model": model}
-            | {
-                name: base64.b64encode(one).decode()
-                for name, one in zip(FIELDS[route], pictures, strict=True)
-            },
+    def encoded(self, model: str, route: str, requests: Sequence[Inputs]) -> tuple[bytes, ...]:
+        """Requests of a route as they go over the wire."""
+        path, names = f"/v1/{self.noun}/{route}", self.fields[route]
+        return tuple(
+            load.encode(
+                path,
+                {"model": model}
+                | {name: base64.b64encode(one).decode() for name, one in zip(names, inputs, strict=True)},
+            )
+            for inputs in requests
         )
-        for pictures in requests
-    )
+
+
+KINDS = {
+    "face": Kind("face", face.FIELDS, face.photographs, face.BareFace),
+    "voice": Kind("voice", voice.FIELDS, voice.recordings, voice.BareVoice),
+}
+
+
+def carried(route: str, samples: Sequence[bytes]) -> tuple[Inputs, ...]:
+    """What each request of a route carries: every sample, for verify with its neighbour."""
+    if route == "verify":
+        return tuple((one, samples[index - 1]) for index, one in enumerate(samples))
+    return tuple((one,) for one in samples)
 
 
 @dataclass(slots=True)
@@ -83,7 +89,7 @@ class Point:
             requests=len(took) + sum(len(one.took_ms) for one in loops),
             median_ms=median(took),
             requests_per_s=rate,
-            faces_per_s=rate * self._faces(),
+            items_per_s=rate * self._items(),
             cpu_ms=sum(each.cpu_s for each in self.alone) / len(took) * 1000,
             cores=sum(one.cores for one in loops) / len(self.together),
             quiet=min(one.cores for one in (*loops, *self.alone)) >= report.QUIET,
@@ -108,7 +114,7 @@ class Point:
             concurrency=concurrency,
             requests=len(took),
             requests_per_s=len(took) / elapsed,
-            faces_per_s=len(took) / elapsed * self._faces(),
+            items_per_s=len(took) / elapsed * self._items(),
             p50_ms=median(took) if took else report.percentile(took, 0.5),
             p95_ms=report.percentile(took, 0.95),
             p99_ms=report.percentile(took, 0.99),
@@ -119,10 +125,10 @@ class Point:
             cpu_by_process={name: spent / answered * 1000 for name, spent in cpu.items()},
         )
 
-    def _faces(self) -> float:
-        """Faces a request, from the bare loops, which go through the same requests."""
+    def _items(self) -> float:
+        """Faces or clips a request, from the bare loops, which go through the same requests."""
         loops = [*self.alone, *(one for each in self.together for one in each)]
-        return sum(one.faces for one in loops) / sum(len(one.took_ms) for one in loops)
+        return sum(one.items for one in loops) / sum(len(one.took_ms) for one in loops)
 
 
 def _summed(rounds: Sequence[dict[str, float]]) -> dict[str, float]:
@@ -140,9 +146,12 @@ class Bench:
         self._bare = bare
         self._client = client
 
-    def measure(self, point: Point, requests: tuple[Pictures, ...], seconds: float, rounds: int) -> None:
+    def measure(
+        self, point: Point, kind: Kind, samples: Sequence[bytes], seconds: float, rounds: int
+    ) -> None:
         """Rounds in which the bare loop and the service take turns, each measurement of that length."""
-        wire = encoded(point.model, point.route, requests)
+        requests = carried(point.route, samples)
+        wire = kind.encoded(point.model, point.route, requests)
         self._load(wire, 8, seconds / 2)  # a service that has just started answers its first slowly
         task = Task(point.route, requests, seconds / rounds, MOST)
         for _ in range(rounds):
@@ -173,13 +182,15 @@ def run(models: Sequence[str], seconds: float, rounds: int, console: Console) ->
         context = multiprocessing.get_context("spawn")
         client = stack.enter_context(ProcessPoolExecutor(1, mp_context=context))
         for model in models:
-            with BareProcesses(EngineSpec.of(entries[model]), report.cores()) as bare:
-                pictures = bare.with_faces(photographs())[:PICTURES]
+            spec = EngineSpec.of(entries[model])
+            kind = KINDS[capability(spec.engine)]
+            with BareProcesses(partial(kind.bare, spec), report.cores()) as bare:
+                samples = bare.usable(kind.samples(SHARED))[:SAMPLES]
                 bench = Bench(service, bare, client)
-                for route in ROUTES:
-                    console.print(f"  {model} {route}, {len(pictures)} pictures")
+                for route in kind.fields:
+                    console.print(f"  {model} {route}, {len(samples)} samples")
                     points.append(Point(model, route))
-                    bench.measure(points[-1], carried(route, pictures), seconds, rounds)
+                    bench.measure(points[-1], kind, samples, seconds, rounds)
     method = {
         "seconds": seconds,
         "rounds": rounds,

@@ -24,7 +24,10 @@ ADDED_WANTED_MS = 6.0
 QUIET = 0.95
 """Part of its cores that the bare loop gets on a machine without other work."""
 
-PACKAGES = ("ray", "fastapi", "numpy", "opencv-python", "onnxruntime", "dlib-bin", "insightface")
+PACKAGES = (
+    *("ray", "fastapi", "numpy", "opencv-python", "onnxruntime", "dlib-bin", "insightface"),
+    *("torch", "av"),
+)
 
 
 def percentile(values: Sequence[float], part: float) -> float:
@@ -36,10 +39,10 @@ def percentile(values: Sequence[float], part: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """The service at one concurrency. cpu_ms: CPU time a request of all its processes, the client left out.
+    """The service at one concurrency. items_per_s: faces or clips.
 
-    client_cpu: CPU time of the load generator, in cores. cores: that of both. cpu_by_process: milliseconds
-    a request.
+    cpu_ms: CPU time a request of all its processes, the client left out. client_cpu: CPU time of the load
+    generator, in cores. cores: that of both. cpu_by_process: milliseconds a request.
     """
 
     model: str
@@ -47,7 +50,7 @@ class Served:
     concurrency: int
     requests: int
     requests_per_s: float
-    faces_per_s: float
+    items_per_s: float
     p50_ms: float
     p95_ms: float
     p99_ms: float
@@ -72,7 +75,7 @@ class Bare:
     requests: int
     median_ms: float
     requests_per_s: float
-    faces_per_s: float
+    items_per_s: float
     cpu_ms: float
     cores: float
     quiet: bool
@@ -199,7 +202,7 @@ def _served_table(report: Report) -> Table:
     for name in (
         "requests",
         "req/s",
-        "faces/s",
+        "items/s",
         "p50 ms",
         "p95 ms",
         "p99 ms",
@@ -215,7 +218,7 @@ def _served_table(report: Report) -> Table:
             f"bare, {floor.processes} processes",
             str(floor.requests),
             f"{floor.requests_per_s:.1f}",
-            f"{floor.faces_per_s:.1f}",
+            f"{floor.items_per_s:.1f}",
             f"{floor.median_ms:.1f}",
             "",
             "",
@@ -238,7 +241,7 @@ def _add_served(made: Table, row: Served) -> None:
         str(row.concurrency),
         str(row.requests),
         f"{row.requests_per_s:.1f}",
-        f"{row.faces_per_s:.1f}",
+        f"{row.items_per_s:.1f}",
         f"{row.p50_ms:.1f}",
         f"{row.p95_ms:.1f}",
         f"{row.p99_ms:.1f}",
@@ -256,7 +259,8 @@ def _caption(report: Report) -> str:
         f"{busy if disturbed else ''}{facts['cores']} cores of {facts['cpu']}, "
         f"load average {facts['load_average']} before the run. "
         "bare: median of one request in one process, throughput of all processes. CPU ms: of one request. "
-        "cores: CPU time over time, service and client. client: the load generator's part of it."
+        "items: faces or clips. cores: CPU time over time, service and client. "
+        "client: the load generator's part of it."
     )
 
 

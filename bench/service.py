@@ -16,6 +16,8 @@ from typing import Any
 import psutil  # type: ignore[import-untyped] # it ships without types
 import yaml
 
+from graphs.settings import ModelFile
+
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 PROFILE = ROOT / "config" / "local.yaml"
@@ -29,14 +31,16 @@ POLL_S = 0.2
 def model_entries(shared: Path = SHARED) -> dict[str, dict[str, Any]]:
     """Entries of model files by name: those of the default profile, and `mini` where its weights are.
 
-    Each also with all its parts in one replica, a replica a core: its name with `-fused` behind.
+    Each face model also with all its parts in one replica, a replica a core: its name with `-fused` behind.
     """
     entries: list[dict[str, Any]] = yaml.safe_load(PROFILE.read_text())["applications"][0]["args"]["models"]
     face = (shared / "models" / "face").resolve()
     if (face / "insightface" / "models" / "mini").is_dir():
         entries.append(_mini(face))
-    both = [variant for entry in entries for variant in (entry, _fused(entry))]
-    return {entry["name"]: entry for entry in both}
+    faces = [entry for entry in entries if ModelFile.model_validate(entry).capability == "face"]
+    others = [entry for entry in entries if entry not in faces]
+    both = [variant for entry in faces for variant in (entry, _fused(entry))]
+    return {entry["name"]: entry for entry in (*both, *others)}
 
 
 def _fused(entry: dict[str, Any]) -> dict[str, Any]:

@@ -10,10 +10,13 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]  # ships no types
 import pytest
 
-from bench.__main__ import Point, carried, encoded, photographs
+from bench.__main__ import KINDS, Point, carried
 from bench.engine import Loop
+from bench.face import photographs
 from bench.load import Load
 from bench.service import Service, kind, model_entries, write_config
+from bench.voice import recordings
+from engines.audio import decode
 from graphs.serve_config import application_args, read_config
 
 
@@ -30,12 +33,27 @@ def test_verify_carries_two_pictures_and_the_others_one() -> None:
     assert carried("embed", [b"a", b"b"]) == ((b"a",), (b"b",))
 
 
-@pytest.mark.parametrize(("route", "names"), [("verify", ["img1", "img2"]), ("analyze", ["img"])])
-def test_requests_carry_the_pictures_as_base64(route: str, names: list[str]) -> None:
-    [request] = encoded("mini", route, [(b"one", b"two")[: len(names)]])
+def test_recordings_are_of_many_speakers_or_noise(shared: Path, tmp_path: Path) -> None:
+    clips = recordings(shared)
+    assert len(clips) == len(set(clips)) == 20
+    noise = recordings(tmp_path)
+    assert [round(decode(clip, 16_000, 300).seconds) for clip in noise] == [3, 6, 9, 12]
+
+
+@pytest.mark.parametrize(
+    ("noun", "route", "names"),
+    [
+        ("face", "verify", ["img1", "img2"]),
+        ("face", "analyze", ["img"]),
+        ("voice", "verify", ["audio1", "audio2"]),
+        ("voice", "embed", ["audio"]),
+    ],
+)
+def test_requests_carry_the_samples_as_base64(noun: str, route: str, names: list[str]) -> None:
+    [request] = KINDS[noun].encoded("mini", route, [(b"one", b"two")[: len(names)]])
     head, _, body = request.partition(b"\r\n\r\n")
     sent = json.loads(body)
-    assert head.startswith(f"POST /v1/face/{route} HTTP/1.1".encode())
+    assert head.startswith(f"POST /v1/{noun}/{route} HTTP/1.1".encode())
     assert sent.pop("model") == "mini"
     assert {name: base64.b64decode(value) for name, value in sent.items()} == dict(
         zip(names, (b"one", b"two"), strict=False)
@@ -51,14 +69,14 @@ def test_rounds_are_summed() -> None:
     bare, [row] = point.bare(), point.served()
     assert (bare.median_ms, bare.processes, bare.requests) == (20.0, 2, 63)
     assert bare.requests_per_s == pytest.approx(30)
-    assert bare.faces_per_s == pytest.approx(60)
+    assert bare.items_per_s == pytest.approx(60)
     assert bare.cpu_ms == pytest.approx(20)
     assert bare.cores == pytest.approx(0.6)
     assert bare.quiet is False
     assert row.cores == pytest.approx(0.3)
     assert (row.concurrency, row.requests, row.errors) == (8, 3, {"503": 1})
     assert row.requests_per_s == pytest.approx(1.5)
-    assert row.faces_per_s == pytest.approx(3)
+    assert row.items_per_s == pytest.approx(3)
     assert (row.p50_ms, row.p95_ms) == (2.0, 3.0)
     assert row.cpu_ms == pytest.approx(100)
     assert row.client_cpu == pytest.approx(0.1)
@@ -83,7 +101,7 @@ def test_a_service_that_answers_nothing_is_reported_too() -> None:
 
 def test_the_service_is_the_default_profile_with_more_models(shared: Path, tmp_path: Path) -> None:
     entries = model_entries(shared)
-    names = ["dlib-resnet", "dlib-resnet-fused", "mini", "mini-fused"]
+    names = ["dlib-resnet", "dlib-resnet-fused", "mini", "mini-fused", "resemblyzer-ge2e"]
     assert list(entries) == names
     write_config(tmp_path / "config.yaml", list(entries.values()))
     data = read_config(tmp_path / "config.yaml")
@@ -92,7 +110,7 @@ def test_the_service_is_the_default_profile_with_more_models(shared: Path, tmp_p
 
 
 def test_without_test_data_the_default_profile_remains(tmp_path: Path) -> None:
-    assert list(model_entries(tmp_path)) == ["dlib-resnet", "dlib-resnet-fused"]
+    assert list(model_entries(tmp_path)) == ["dlib-resnet", "dlib-resnet-fused", "resemblyzer-ge2e"]
 
 
 @pytest.mark.parametrize(
