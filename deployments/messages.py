@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.store import Filter, Match, Space, Stored
+from engines.tts.formats import Target
 from engines.types import Box, Demographics, Image
 
 Crops: TypeAlias = dict[str, tuple[Image, ...]]
@@ -81,6 +82,30 @@ class Described:
 
     seconds: float
     told: Demographics
+
+
+@dataclass(frozen=True, slots=True)
+class SpeakRequest:
+    """A text to speak.
+
+    target: the format of the answer. voice, language, speed, instructions, params: as of
+    engines.tts.Utterance; "" means the model's own. reference: the encoded recording of a voice. any_voice: a
+    voice that the model does not have means its own. whole: the bytes come at the end, with a header that
+    tells the length. backend, weights: which model is meant, of a deployment that loads models on demand.
+    """
+
+    text: str = field(repr=False)
+    target: Target
+    voice: str = ""
+    language: str = ""
+    speed: float = 1.0
+    instructions: str = field(default="", repr=False)
+    params: dict[str, str] = field(default_factory=dict)
+    reference: bytes | None = field(default=None, repr=False)
+    any_voice: bool = False
+    whole: bool = False
+    backend: str = ""
+    weights: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,3 +39,45 @@ class BatchMetrics:
     def expired(self, items: int) -> None:
         """Records items that were dropped."""
         self._expired.inc(items, tags=self._tags)
+
+
+RATIOS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2, 5, 10, 20]
+
+
+class SpeechMetrics:
+    """What a synthesizer speaks and how fast. The tag model is ours."""
+
+    def __init__(self, model: str) -> None:
+        keys: Any = ("model",)
+        self._tags = {"model": model}
+        self._characters = Counter("presence_tts_characters", "Characters spoken", tag_keys=keys)
+        self._seconds = Counter("presence_tts_audio_seconds", "Seconds of sound spoken", tag_keys=keys)
+        self._abandoned = Counter(
+            "presence_tts_abandoned", "Texts that were not spoken to their end", tag_keys=keys
+        )
+        self._factor = Histogram(
+            "presence_tts_real_time_factor",
+            "Seconds that a sentence took over seconds of its sound",
+            boundaries=RATIOS,
+            tag_keys=keys,
+        )
+        self._first = Histogram(
+            "presence_tts_first_piece_ms",
+            "Time from a request to its first piece of sound",
+            boundaries=MILLISECONDS,
+            tag_keys=keys,
+        )
+
+    def sentence(self, characters: int, sound_s: float, took_s: float) -> None:
+        """Records one sentence with sound."""
+        self._characters.inc(characters, tags=self._tags)
+        self._seconds.inc(sound_s, tags=self._tags)
+        self._factor.observe(took_s / sound_s, tags=self._tags)
+
+    def first_piece(self, waited_s: float) -> None:
+        """Records how long a request waited for its first piece."""
+        self._first.observe(waited_s * 1000, tags=self._tags)
+
+    def abandoned(self) -> None:
+        """Records a text that was left in the middle: its client had gone, or its deadline passed."""
+        self._abandoned.inc(1, tags=self._tags)
