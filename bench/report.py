@@ -207,6 +207,7 @@ def _served_table(report: Report) -> Table:
         "p95 ms",
         "p99 ms",
         "CPU ms/req",
+        "cores",
         "client",
         "errors",
     ):
