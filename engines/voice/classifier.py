@@ -6,17 +6,15 @@ Source: https://huggingface.co/docs/transformers/tasks/audio_classification
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
-from engines import hub
 from engines.errors import ConfigurationError, InvalidInput
+from engines.pretrained import FAILURES, directory
 from engines.torch_device import device
 from engines.types import Audio, Runtime
 from engines.voice import RATE
@@ -36,20 +34,6 @@ UNUSED = ("masked_spec_embed",)
 PRETRAINING = ("quantizer.", "project_q.", "project_hid.")
 """Heads of wav2vec 2.0's pretraining; some checkpoints still carry them beside their own head."""
 
-FAILURES = (
-    AttributeError,
-    EOFError,
-    ImportError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    SafetensorError,
-    TypeError,
-    UnpicklingError,
-    ValueError,
-)
-"""What transformers and torch raise for files that are damaged, incomplete or of another kind."""
-
 
 class AudioClassifier:
     """A checkpoint, loaded. Thread-safe.
@@ -68,7 +52,7 @@ class AudioClassifier:
         self._device = device(runtime)
         self._most = GPU_BATCH if runtime.cuda else 1
         try:
-            self._extract, self._net = _load(_directory(source, models_dir))
+            self._extract, self._net = _load(directory(source, models_dir))
             self._net.to(self._device).eval()
             self.labels: tuple[str, ...] = tuple(
                 str(label) for _, label in sorted(self._net.config.id2label.items())
@@ -109,22 +93,14 @@ def _parts(clip: Audio) -> NDArray[np.float32]:
     return clip.samples[: count * length].reshape(count, length)
 
 
-def _directory(source: str, models_dir: Path) -> Path:
-    """The checkpoint's directory; of a repository safetensors is fetched before pickled weights."""
-    found = hub.checkpoint(source, models_dir, ("*.json", "model*.safetensors*"))
-    if any(found.glob("*.safetensors")):
-        return found
-    return hub.checkpoint(source, models_dir, ("*.json", "pytorch_model*.bin"))
-
-
-def _load(directory: Path) -> tuple[Any, Any]:
+def _load(found: Path) -> tuple[Any, Any]:
     """Feature extractor and network; code that comes with a checkpoint is never run."""
     net, info = AutoModelForAudioClassification.from_pretrained(
-        directory, output_loading_info=True, local_files_only=True, trust_remote_code=False
+        found, output_loading_info=True, local_files_only=True, trust_remote_code=False
     )
     _refuse_another_head(net, info)
     extractors: Any = AutoFeatureExtractor  # transformers leaves its methods without types
-    extract = extractors.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    extract = extractors.from_pretrained(found, local_files_only=True, trust_remote_code=False)
     if getattr(extract, "sampling_rate", RATE) != RATE:
         raise ConfigurationError(f"it takes {extract.sampling_rate} samples a second, not {RATE}")
     return extract, net
