@@ -19,6 +19,7 @@ ENGINES: dict[str, dict[str, str]] = {
         "fake-voice": "engines.voice.fake:FakeVoice",
     },
     "tts": {
+        "bark": "engines.tts.bark:Bark",
         "fake-tts": "engines.tts.fake:FakeTts",
     },
 }

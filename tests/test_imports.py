@@ -42,6 +42,7 @@ LIBRARIES = [
     "onnxruntime",
     "cv2",
     "torch",
+    "torch._dynamo",
     "PIL.Image",
     "typer",
     "rich.progress",
