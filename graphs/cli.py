@@ -16,6 +16,7 @@ from rich.console import Console
 
 from engines.errors import ConfigurationError
 from graphs import cli_models, cli_store, ray_runtime
+from graphs.cli_calibrate import calibrate
 from graphs.serve_config import APPLICATION, application_args, read_config
 from graphs.settings import AppArgs
 
@@ -25,6 +26,7 @@ POLL_S = 0.5
 main = typer.Typer(no_args_is_help=True, add_completion=False, help="Faces, voices and speech on Ray Serve.")
 main.add_typer(cli_models.app, name="models", help="List, install and remove models.")
 main.add_typer(cli_store.app, name="store", help="Export, import and look after the store of people.")
+main.command()(calibrate)
 console = Console(stderr=True, highlight=False)
 
 

@@ -36,6 +36,7 @@ happened += [["thread", thread.name] for thread in threading.enumerate()[threads
 sys.stderr.write(json.dumps(happened))
 """
 LIBRARIES = [
+    "matplotlib.figure",
     "ray.serve",
     "fastapi",
     "httpx",

@@ -37,8 +37,7 @@ def describe(model: ModelFile, models_dir: Path, media: Media) -> FaceWiring:
     # A model needs its libraries; importing this module must not load them.
     from engines.face.model import FaceModel  # noqa: PLC0415
 
-    ours = {key: value for key, value in model.options.items() if key not in ("engine", "face_selection")}
-    options = EngineOptions(model.parameters.model, ours, models_dir)
+    options = engine_options(model, models_dir)
     described = FaceModel(model.engine, options)
     described.require_weights()
     return FaceWiring(
@@ -47,8 +46,14 @@ def describe(model: ModelFile, models_dir: Path, media: Media) -> FaceWiring:
         handles=_parts(model, described, options, media.max_pixels),
         heads=_heads(described),
         liveness_threshold=described.liveness.threshold,
-        select=_selection(model),
+        select=selection(model),
     )
+
+
+def engine_options(model: ModelFile, models_dir: Path) -> EngineOptions:
+    """What the engine reads of the model file."""
+    ours = {key: value for key, value in model.options.items() if key not in ("engine", "face_selection")}
+    return EngineOptions(model.parameters.model, ours, models_dir)
 
 
 def _parts(
@@ -80,7 +85,8 @@ def _heads(model: "FaceModel") -> tuple[str, ...]:
     return tuple(name for name, there in heads.items() if there)
 
 
-def _selection(model: ModelFile) -> Selection:
+def selection(model: ModelFile) -> Selection:
+    """Which face of several is meant. Raises ConfigurationError for a value that is not known."""
     chosen = model.options.get("face_selection", "largest")
     if chosen not in SELECTIONS:
         raise ConfigurationError(f"option face_selection:{chosen} is unknown; use {' or '.join(SELECTIONS)}")

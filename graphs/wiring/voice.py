@@ -30,8 +30,7 @@ def describe(model: ModelFile, models_dir: Path, media: Media) -> VoiceWiring:
     from deployments import voice  # noqa: PLC0415
     from engines.voice.model import VoiceModel  # noqa: PLC0415
 
-    ours = {key: value for key, value in model.options.items() if key != "engine"}
-    options = EngineOptions(model.parameters.model, ours, models_dir)
+    options = engine_options(model, models_dir)
     described = VoiceModel(model.engine, options)
     described.require_weights()
     if model.fused:
@@ -52,3 +51,9 @@ def describe(model: ModelFile, models_dir: Path, media: Media) -> VoiceWiring:
         handles={role: part(role, kind) for role, kind in kinds.items()},
         heads=described.heads.names,
     )
+
+
+def engine_options(model: ModelFile, models_dir: Path) -> EngineOptions:
+    """What the engine reads of the model file."""
+    ours = {key: value for key, value in model.options.items() if key != "engine"}
+    return EngineOptions(model.parameters.model, ours, models_dir)
