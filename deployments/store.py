@@ -82,6 +82,11 @@ class VectorStore:
         if self._upkeep is None and self._keep_up_every_s:
             self._upkeep = asyncio.create_task(self._keep_up())
 
+    def close(self) -> None:
+        """Waits for reads and upkeep, and ends the connections; nothing may be called afterwards."""
+        self._readers.shutdown()
+        self._journal.close()
+
     async def check_health(self) -> None:
         """The process answers; a journal that is away is no reason to restart a replica."""
 
@@ -96,11 +101,7 @@ class VectorStore:
         """Writes records; one whose id lives keeps its embedding and takes the new value."""
 
         def write() -> bool:
-            positions = self._journal.append(records)
-            stored = self._journal.stored(positions)
-            for position, record in zip(positions, records, strict=True):
-                if position in stored and stored[position].value != record.value:
-                    self._journal.update(record.space.namespace, record.id, value=record.value)
+            self._journal.put(records)
             return True
 
         return await self._read(write)

@@ -133,6 +133,13 @@ class Journal(Protocol):
         """
         ...
 
+    def put(self, records: Sequence[NewRecord]) -> None:
+        """Writes all or none in one transaction, ids each once; a record whose id lives takes the new value.
+
+        Raises as `append`.
+        """
+        ...
+
     def delete(self, namespace: str, ids: Sequence[str]) -> list[str]:
         """Deletes what lives; erases ids, names, labels, values and embeddings in the same transaction.
 

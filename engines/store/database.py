@@ -17,6 +17,9 @@ from engines.store.driver_errors import kind_of
 LOCK_TIMEOUT_S = 10
 """How long a call waits for another process's write before it raises StoreUnavailable."""
 
+PAGE_BYTES = 8192
+"""Of a new SQLite file: a page takes three embeddings of 512 numbers. A file keeps the size of its pages."""
+
 _SCHEMA_LOCK = 0x70726573  # any number that the program alone uses as an advisory lock
 
 
@@ -39,6 +42,8 @@ class Database:
         if self.is_sqlite:
             self._make_file(Path(database))
         self._engine = self._engine_of(parsed)
+        if not self.is_sqlite:
+            _check_options(parsed)
         self._reads = self._engine if self.is_sqlite else self._isolated("AUTOCOMMIT")
         self._writes = self._engine if self.is_sqlite else self._isolated("READ COMMITTED")
         if self.is_sqlite:
@@ -209,12 +214,27 @@ def _parsed(url: str) -> URL:
         return parsed.set(drivername="postgresql+psycopg")
     is_file = parsed.database and not parsed.database.startswith((":memory:", "file:"))
     if parsed.drivername in {"sqlite", "sqlite+pysqlite"} and is_file and not parsed.host:
+        if parsed.query:
+            raise ConfigurationError(
+                f"the store's URL has options, which a SQLite file does not take: {advice}"
+            )
         return parsed
     raise ConfigurationError(f"the store's URL names no SQLite file and no Postgres database: {advice}")
+
+
+def _check_options(url: URL) -> None:
+    """Raises ConfigurationError for an option behind the question mark that Postgres does not have."""
+    import psycopg.conninfo  # noqa: PLC0415 - it may be missing where nobody asks for Postgres
+
+    try:
+        psycopg.conninfo.make_conninfo(**dict.fromkeys(url.query, ""))
+    except psycopg.Error as error:
+        raise ConfigurationError(f"the store's URL cannot be used: {str(error).strip()}") from None
 
 
 def _settings(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
     """Of every SQLite connection. Transactions begin where `Database` says so and nowhere else."""
     connection.isolation_level = None
-    for pragma in ("synchronous = FULL", "foreign_keys = ON", "secure_delete = ON"):
+    pragmas = (f"page_size = {PAGE_BYTES}", "synchronous = FULL", "foreign_keys = ON", "secure_delete = ON")
+    for pragma in pragmas:
         connection.execute(f"PRAGMA {pragma}")

@@ -39,6 +39,13 @@ class MemoryJournal:
                     raise InvalidInput(f"embeddings of this space have {dims[one.space]} dimensions")
             return [self._append(one) for one in records]
 
+    def put(self, records: Sequence[NewRecord]) -> None:
+        """Writes all or none; a record whose id lives takes the new value."""
+        with self._lock:
+            for one, position in zip(records, self.append(records), strict=True):
+                if self._living[position].value != one.value:
+                    self.update(one.space.namespace, one.id, value=one.value)
+
     def delete(self, namespace: str, ids: Sequence[str]) -> list[str]:
         """Deletes what lives; returns the ids that were deleted."""
         with self._lock:

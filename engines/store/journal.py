@@ -1,5 +1,6 @@
 """The journal in SQL: SQLite for one machine, Postgres for a cluster."""
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    ScalarSelect,
     Select,
     bindparam,
     delete,
@@ -34,7 +36,9 @@ _TABLES = [table.name for table in TABLES.sorted_tables]
 _STATE = "SELECT position, revision FROM head"  # written out: every search reads it
 
 ERASE_WAIT_S = 5.0
-"""How long a deletion waits for readers of SQLite's log; later writes try again."""
+"""How long a deletion waits for readers of SQLite's log."""
+ERASE_EVERY_S = 0.5
+"""How often it is tried again until they have ended."""
 
 
 class SqlJournal:
@@ -48,7 +52,9 @@ class SqlJournal:
         """
         self._database = Database(url)
         self._appends = GroupCommit(self._append_calls)
-        self._log_is_clean = False
+        self._eraser: threading.Thread | None = None
+        self._erasing = threading.Lock()
+        self._closed = threading.Event()
         with ExitStack() as undo:
             undo.callback(self._database.close)
             prepare(self._database)
@@ -62,20 +68,39 @@ class SqlJournal:
 
     def append(self, records: Sequence[NewRecord]) -> list[int]:
         """See `Journal`. Calls of several threads share a transaction; one that is refused fails alone."""
+        self._check(records)
+        return self._appends.append(records) if records else []
+
+    def _check(self, records: Sequence[NewRecord]) -> None:
         for record in records:
             check_record(record)
-        return self._appends.append(records) if records else []
 
     def _append_calls(self, calls: list[Sequence[NewRecord]]) -> list[list[int] | InvalidInput]:
         with self._writing() as (connection, head):
             additions = Additions(connection, head, calls)
             outcomes = [additions.plan(call) for call in calls]
             additions.write()
-        if additions.head >= 1024 and additions.head.bit_length() > head.bit_length():  # it has doubled
-            self._database.analyze(_TABLES)
-        if not self._log_is_clean:
-            self._erase(wait_s=0.0)
+        self._grown(head, additions.head)
         return outcomes
+
+    def put(self, records: Sequence[NewRecord]) -> None:
+        """See `Journal`. What was replaced is erased as by a deletion."""
+        self._check(records)
+        with self._writing() as (connection, head):
+            additions = Additions(connection, head, [records])
+            outcome = additions.plan(records)
+            if isinstance(outcome, InvalidInput):
+                raise outcome
+            additions.write()
+            living = {at: one.value for at, one in zip(outcome, records, strict=True) if at <= head}
+            replaced = _replace_values(connection, living)
+        self._grown(head, additions.head)
+        if replaced:
+            self._erase(ERASE_WAIT_S)
+
+    def _grown(self, before: int, now: int) -> None:
+        if now >= 1024 and now.bit_length() > before.bit_length():  # it has doubled
+            self._database.analyze(_TABLES)
 
     def delete(self, namespace: str, ids: Sequence[str]) -> list[str]:
         """See `Journal`. SQLite: the log is emptied too, so that no file holds what was erased."""
@@ -109,8 +134,7 @@ class SqlJournal:
             if not found:
                 return False
             position = found[record_id]
-            connection.execute(update(HEAD).values(revision=HEAD.c.revision + 1))
-            revision = select(HEAD.c.revision).scalar_subquery()
+            revision = _next_revision(connection)
             columns = {key: new for key, new in (("name", name), ("value", value)) if new is not None}
             revised = update(RECORDS).where(RECORDS.c.position == position)
             connection.execute(revised.values(revision=revision, **columns))
@@ -123,7 +147,20 @@ class SqlJournal:
         return True
 
     def _erase(self, wait_s: float) -> None:
-        self._log_is_clean = self._database.empty_log(wait_s)
+        """Empties SQLite's log; where a reader prevents it, a thread does so soon after it has ended."""
+        if self._database.empty_log(wait_s):
+            return
+        with self._erasing:
+            if self._eraser is None:
+                self._eraser = threading.Thread(target=self._erase_later, name="eraser", daemon=True)
+                self._eraser.start()
+
+    def _erase_later(self) -> None:
+        while not self._closed.wait(ERASE_EVERY_S):
+            with self._erasing:  # whoever is prevented meanwhile starts the next thread
+                if self._database.empty_log(wait_s=0.0):
+                    self._eraser = None
+                    return
 
     @contextmanager
     def _writing(self) -> Iterator[tuple[Connection, int]]:
@@ -236,10 +273,12 @@ class SqlJournal:
         Raises StoreUnavailable when a reader does not end, and StoreFull: SQLite needs room for a copy.
         """
         self._database.rewrite(_TABLES)
-        self._log_is_clean = True
 
     def close(self) -> None:
         """See `Journal`. No other method may be called afterwards."""
+        self._closed.set()
+        if eraser := self._eraser:
+            eraser.join()
         self._database.close()
 
 
@@ -258,6 +297,26 @@ def _living(connection: Connection, namespace: str, ids: Sequence[str]) -> dict[
         )
         found |= {row.id: row.position for row in connection.execute(query)}
     return {record_id: found[record_id] for record_id in ids if record_id in found}
+
+
+def _next_revision(connection: Connection) -> ScalarSelect[int]:
+    """Of an update; the transaction holds the lock of the journal."""
+    connection.execute(update(HEAD).values(revision=HEAD.c.revision + 1))
+    return select(HEAD.c.revision).scalar_subquery()
+
+
+def _replace_values(connection: Connection, values: Mapping[int, str | None]) -> bool:
+    """Of living records, by position; whether any was another."""
+    found: dict[int, str | None] = {}
+    for chunk in chunks(list(values)):
+        query = select(RECORDS.c.position, RECORDS.c.value).where(RECORDS.c.position.in_(chunk))
+        found |= {row.position: row.value for row in connection.execute(query)}
+    changed = [{"at": at, "new": values[at]} for at, value in found.items() if values[at] != value]
+    if changed:
+        revised = update(RECORDS).where(RECORDS.c.position == bindparam("at"))
+        new_value = {"value": bindparam("new"), "revision": _next_revision(connection)}
+        connection.execute(revised.values(new_value), changed)
+    return bool(changed)
 
 
 def _delete(connection: Connection, head: int, positions: Sequence[int]) -> None:

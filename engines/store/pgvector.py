@@ -56,12 +56,12 @@ class PgVectorJournal(SqlJournal):
             prepare(self._database, VECTORS_META, PGVECTOR_MIGRATIONS)
             undo.pop_all()
 
-    def append(self, records: Sequence[NewRecord]) -> list[int]:
-        """See `Journal`. Raises InvalidInput for embeddings of more than 16,000 numbers, too."""
+    def _check(self, records: Sequence[NewRecord]) -> None:
+        """Raises InvalidInput for embeddings of more than 16,000 numbers, too."""
+        super()._check(records)
         for record in records:
             if record.embedding.size > MOST_NUMBERS:
                 raise InvalidInput(f"pgvector holds embeddings of at most {MOST_NUMBERS} numbers")
-        return super().append(records)
 
     @contextmanager
     def _writing(self) -> Iterator[tuple[Connection, int]]:

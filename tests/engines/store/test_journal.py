@@ -330,6 +330,22 @@ def test_compacting_keeps_what_lives(journal: SqlJournal, new: New) -> None:
     assert journal.append([new("x", dim=128)]) == [551]
 
 
+def test_putting_writes_or_replaces_values_in_one_transaction(journal: SqlJournal, new: New) -> None:
+    journal.append([new("a", value="one"), new("b", value="one"), new("c")])
+    journal.put([new("a", value="two"), new("b", value="one"), new("c", value="two"), new("d", value="two")])
+    found = {one.id: one.value for one in journal.listed(FACES, EVERYTHING, after=0, limit=9)}
+    assert found == {"a": "two", "b": "one", "c": "two", "d": "two"}
+    assert journal.state() == State(4, 1)
+    assert sorted(journal.revised(0)) == [1, 3]
+    journal.put([new("a", value="two"), new("e", value="x")])
+    assert journal.state() == State(5, 1)
+    with pytest.raises(InvalidInput, match="3 numbers"):
+        journal.put([new("a", value="three"), new("f", dim=3)])
+    assert journal.get(FACES, "a") == journal.stored([1])[1]
+    assert (journal.stored([1])[1].value, journal.head()) == ("two", 5)
+    assert journal.verify() == []
+
+
 def test_updates_are_counted(journal: SqlJournal, new: New) -> None:
     journal.append([new(one) for one in "abcd"])
     assert journal.state() == State(4, 0)
@@ -383,11 +399,19 @@ def test_tables_of_a_newer_version_are_left_alone(url: str, open_journal: Open) 
         "sqlite:///:memory:",
         "mysql://user:pw@host/db",
         "postgresql://host:x/db",
+        "sqlite:////nowhere/presence.db?mode=memory",
     ],
 )
 def test_a_url_that_names_no_database(bad: str) -> None:
     with pytest.raises(ConfigurationError, match="sqlite:////directory") as caught:
         SqlJournal(bad)
+    assert "pw" not in caught.value.message
+
+
+def test_an_option_that_postgres_does_not_have() -> None:
+    pytest.importorskip("psycopg")
+    with pytest.raises(ConfigurationError, match='invalid connection option "colour"') as caught:
+        SqlJournal("postgresql://user:pw@host/db?sslmode=disable&colour=red")
     assert "pw" not in caught.value.message
 
 
