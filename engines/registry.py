@@ -20,6 +20,7 @@ ENGINES: dict[str, dict[str, str]] = {
     },
     "tts": {
         "bark": "engines.tts.bark:Bark",
+        "transformers-musicgen": "engines.tts.musicgen:MusicGen",
         "fake-tts": "engines.tts.fake:FakeTts",
     },
 }
