@@ -1,8 +1,8 @@
 """The builder: the only place that binds deployments. Serve calls `app` with the `args` of its config."""
 
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,10 +14,10 @@ from graphs.http.auth import load_keys
 from graphs.http.gateway import STORE, Gateway
 from graphs.models import DEFAULT_MODELS_DIR
 from graphs.settings import AppArgs, ModelFile, Replicas, Store, all_models, store_location
-from graphs.wiring import Wirings, face, voice
+from graphs.wiring import Wirings, face, tts, voice
 from graphs.wiring.part import Part
 
-Wiring = TypeVar("Wiring", face.FaceWiring, voice.VoiceWiring)
+Wiring = TypeVar("Wiring", face.FaceWiring, voice.VoiceWiring, tts.TtsWiring, tts.OnDemandWiring)
 
 
 def app(args: AppArgs) -> Application:
@@ -27,7 +27,9 @@ def app(args: AppArgs) -> Application:
     """
     models_dir = args.models_dir or Path(os.environ.get("PRESENCE_MODELS_DIR", DEFAULT_MODELS_DIR))
     models = all_models(args, models_dir)
-    wirings = _wirings(models, models_dir, args)
+    found = tuple(tts.found_voices(models_dir, models))
+    speaking = Speaking(found, {"coqui": os.environ.get("COQUI_LANGUAGE", "")})
+    wirings = _wirings(models, models_dir, args, speaking)
     keys = load_keys(args.gateway.api_keys_file, os.environ.get("PRESENCE_API_KEYS"))
     gateway = serve.deployment(
         name="Gateway",
@@ -35,7 +37,7 @@ def app(args: AppArgs) -> Application:
         max_ongoing_requests=4 * args.gateway.max_in_flight,
         ray_actor_options={"num_cpus": args.gateway.num_cpus},
     )(serve.ingress(None)(Gateway))
-    return gateway.bind(args, models, wirings, _store(args.store), keys)
+    return gateway.bind(args, (*models, *found), wirings, _store(args.store), keys)
 
 
 def _store(settings: Store) -> Application:
@@ -58,9 +60,17 @@ def _store(settings: Store) -> Application:
     return serve.deployment(**_deployment_options(STORE, settings.replicas))(VectorStore).bind(spec)
 
 
-def _wirings(models: Iterable[ModelFile], models_dir: Path, args: AppArgs) -> Wirings:
+@dataclass(frozen=True, slots=True)
+class Speaking:
+    """What model files do not say of speech. found: voices without one; languages: default by backend."""
+
+    found: Sequence[ModelFile]
+    languages: Mapping[str, str]
+
+
+def _wirings(models: Iterable[ModelFile], models_dir: Path, args: AppArgs, speaking: Speaking) -> Wirings:
     """Every model described, and its parts bound."""
-    faces, voices = [], []
+    faces, voices, speech = [], [], []
     for model in models:
         kind = model.capability
         try:
@@ -69,24 +79,38 @@ def _wirings(models: Iterable[ModelFile], models_dir: Path, args: AppArgs) -> Wi
                     faces.append(_with_bound_parts(face.describe(model, models_dir, args.media)))
                 case "voice":
                     voices.append(_with_bound_parts(voice.describe(model, models_dir, args.media)))
+                case "tts":
+                    speech.append(_with_bound_parts(tts.describe(model, models_dir, speaking.languages)))
                 case _:
                     raise ConfigurationError(f"the service has no part for {kind} models")
         except ConfigurationError as error:
             raise ConfigurationError(f"model {model.name}: {error.message}") from None
-    return Wirings(tuple(faces), tuple(voices))
+    shared = tts.on_demand(args.speech.on_demand, models_dir, speaking.found, speaking.languages)
+    return Wirings(
+        tuple(faces),
+        tuple(voices),
+        (*speech, *(tts.wiring_of(one) for one in speaking.found)),
+        _with_bound_parts(shared, from_none=True) if shared else None,
+    )
 
 
-def _with_bound_parts(wiring: Wiring) -> Wiring:
-    """The wiring with applications for parts; roles of the same part share one."""
+def _with_bound_parts(wiring: Wiring, *, from_none: bool = False) -> Wiring:
+    """The wiring with applications for parts; roles of the same part share one.
+
+    from_none: no replica runs while nobody asks.
+    """
     parts: dict[str, Part] = {part.name: part for part in wiring.handles.values()}
+    options = {name: _deployment_options(name, part.given) for name, part in parts.items()}
+    if from_none:
+        for one in options.values():
+            one["autoscaling_config"] = {**one["autoscaling_config"], "min_replicas": 0}
     bound = {
-        name: serve.deployment(**_deployment_options(name, part.given))(part.kind).bind(part.spec)
-        for name, part in parts.items()
+        name: serve.deployment(**options[name])(part.kind).bind(part.spec) for name, part in parts.items()
     }
     return replace(wiring, handles={role: bound[part.name] for role, part in wiring.handles.items()})
 
 
-def _deployment_options(name: str, given: Replicas) -> Mapping[str, Any]:
+def _deployment_options(name: str, given: Replicas) -> dict[str, Any]:
     actor: dict[str, Any] = {"num_cpus": given.num_cpus, "num_gpus": given.num_gpus}
     if given.runtime_env:
         actor["runtime_env"] = given.runtime_env

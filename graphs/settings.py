@@ -15,7 +15,7 @@ logger = logging.getLogger("presence.settings")
 
 DEFAULT_STORE_DIR = Path("~/.presence/store")
 
-Role = Literal["detector", "recognizer", "attributes", "liveness", "encoder"]
+Role = Literal["detector", "recognizer", "attributes", "liveness", "encoder", "synthesizer"]
 
 LOCALAI_KEYS_WITHOUT_EFFECT = frozenset(
     {"backend_options", "batch", "context_size", "cuda", "cutstrings", "debug", "description",
@@ -105,6 +105,30 @@ class WeightFile(Settings):
     sha256: str = ""
 
 
+class Reference(Settings):
+    """LocalAI's `tts.vall-e`."""
+
+    audio_path: str = Field("", description="recording of the voice, relative to the models directory")
+
+
+class Speaking(Settings):
+    """LocalAI's `tts`: the voice of a text-to-speech model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    voice: str = Field("", description="voice when a request names none")
+    audio_path: str = Field(
+        "", description="recording of the voice to speak with, relative to the models directory"
+    )
+    voice_cloning: bool | None = Field(None, description="LocalAI's; accepted, means nothing here")
+    vall_e: Reference = Field(Reference(), alias="vall-e", description="LocalAI's older place of audio_path")
+
+    @property
+    def recording(self) -> str:
+        """The file of the voice to speak with, "" where a voice is named or there is none."""
+        return "" if self.voice else self.audio_path or self.vall_e.audio_path
+
+
 class ModelFile(Settings):
     """One model: LocalAI's model YAML plus `deployment`."""
 
@@ -115,6 +139,7 @@ class ModelFile(Settings):
     options: Annotated[dict[str, str], BeforeValidator(_options)] = Field(
         default_factory=dict, description="options of the engine"
     )
+    tts: Speaking = Field(Speaking(), description="text to speech: the voice")
     files: tuple[WeightFile, ...] = Field((), description="files the gallery installed")
     license: str = Field("", description="licence of the weights")
     fused: bool = Field(
@@ -179,6 +204,34 @@ class Media(Settings):
     fetch_timeout_s: float = Field(15.0, gt=0, description="time to fetch a URL, redirects included")
     allow_urls: bool = Field(True, description="whether URLs are fetched at all")
     allow_networks: tuple[str, ...] = Field((), description="private networks that URLs may point to (CIDR)")
+
+
+class OnDemand(Settings):
+    """Text-to-speech models without a model file: loaded when a request names them, in one deployment."""
+
+    backends: tuple[str, ...] = Field(
+        (), description="backends that a request may name with any model; none: only piper voices found"
+    )
+    loaded: int = Field(2, ge=1, description="models that a replica keeps; the least recently used leaves")
+    replicas: Replicas = Field(
+        Replicas(max_replicas=1), description="what Ray gives it; while nobody asks, no replica runs"
+    )
+
+    @model_validator(mode="after")
+    def _scales(self) -> "OnDemand":
+        if self.replicas.max_replicas is None:
+            raise ValueError("replicas.max_replicas: say how many replicas may run")
+        return self
+
+
+class Speech(Settings):
+    """Text to speech."""
+
+    max_characters: int = Field(10_000, ge=1, description="longest text; over it: 413")
+    deadline_s: float = Field(300.0, gt=0, description="speak a text within this time, else 504")
+    max_profiles: int = Field(1000, ge=0, description="recordings in the library of voices")
+    max_profile_seconds: float = Field(120.0, gt=1, description="longest recording in the library of voices")
+    on_demand: OnDemand = OnDemand()
 
 
 class Index(Settings):
@@ -261,6 +314,7 @@ class AppArgs(Settings):
     gateway: Gateway = Gateway()
     media: Media = Media()
     store: Store = Store()
+    speech: Speech = Speech()
 
 
 def read_model_file(path: Path) -> ModelFile:

@@ -22,11 +22,12 @@ class ServeStatus:
     """Reads the controller's view of the deployments of this application, at most once a second.
 
     A deployment is named `model.part`, or by one word like the store; a model is ready when all its
-    parts are.
+    parts are. on_demand: models without parts of their own, which are loaded when they are asked for.
     """
 
-    def __init__(self, models: Iterable[str], application: str) -> None:
+    def __init__(self, models: Iterable[str], application: str, on_demand: Iterable[str] = ()) -> None:
         self._models = tuple(models)
+        self._on_demand = dict.fromkeys(on_demand, "ready")
         self._application = application
         self._states = dict.fromkeys(self._models, "loading")
         self._read_at = -STALE_S
@@ -39,7 +40,7 @@ class ServeStatus:
                 applications = (await asyncio.to_thread(serve.status)).applications
                 self._states = model_states(self._models, applications.get(self._application))
                 self._read_at = time.monotonic()
-        return self._states
+        return self._states | self._on_demand
 
 
 def model_states(models: Iterable[str], overview: ApplicationStatusOverview | None) -> dict[str, str]:

@@ -54,12 +54,12 @@ class RemoteStore:
 
     async def register(self, records: Sequence[NewRecord], deadline: float) -> list[int]:
         """Positions of the records, once they are durable."""
-        large = sum(record.embedding.nbytes for record in records) > BY_VALUE_BYTES
+        large = _nbytes(records) > BY_VALUE_BYTES
         return cast(list[int], await self._register.call(records, deadline, large=large))
 
     async def put(self, records: Sequence[NewRecord], deadline: float) -> bool:
         """Writes records; one whose id lives keeps its embedding and takes the new value."""
-        large = sum(record.embedding.nbytes for record in records) > BY_VALUE_BYTES
+        large = _nbytes(records) > BY_VALUE_BYTES
         return cast(bool, await self._put.call(records, deadline, large=large))
 
     async def search(self, request: SearchRequest, deadline: float) -> Found:
@@ -93,3 +93,7 @@ class RemoteStore:
         return cast(
             dict[int, NDArray[np.float32]], await self._embeddings.call(positions, deadline, large=True)
         )
+
+
+def _nbytes(records: Sequence[NewRecord]) -> int:
+    return sum(record.embedding.nbytes + len(record.value or "") for record in records)

@@ -18,7 +18,9 @@ from graphs.settings import Gateway
 from graphs.status import ServeStatus
 from graphs.store import Registrations
 from graphs.stores import Stores
+from graphs.tts import SpeechFlow
 from graphs.voice import VoiceFlow
+from graphs.voices import VoiceLibrary
 
 REFERENCE = "#/components/schemas/"
 ERROR = "ErrorResponse"
@@ -135,6 +137,8 @@ def bare_application() -> FastAPI:
         status=ServeStatus((), ""),
         face=FaceFlow({}, media),
         voice=VoiceFlow({}, media),
+        speech=SpeechFlow({}, VoiceLibrary(store)),
+        library=VoiceLibrary(store),
         media=media,
         people={kind: Registrations(kind, store) for kind in ("face", "voice")},
         stores=Stores(store),

@@ -8,11 +8,13 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.middleware.cors import CORSMiddleware
 
-from graphs.http import errors, face, registrations, stores, system, voice
+from graphs.http import elevenlabs, errors, face, registrations, stores, system, tts, voice, voice_profiles
 from graphs.http.auth import ApiKeys
 from graphs.http.content import JsonByDefault
 from graphs.http.limits import Admission, BodyLimit
 from graphs.http.requests import RequestIds
+from graphs.http.shapes import DetailErrors
+from graphs.http.wire.voice_profiles import NewProfile
 from graphs.services import Services
 
 DESCRIPTION = "Who is in a picture, who is speaking, what is said. API of LocalAI, OpenAI and pyannoteAI."
@@ -36,6 +38,9 @@ def http_application(services: Services, *, echo_request_ids: bool = True) -> Fa
     app.include_router(registrations.router("face"))
     app.include_router(voice.router)
     app.include_router(registrations.router("voice"))
+    app.include_router(tts.router)
+    app.include_router(voice_profiles.router)
+    app.include_router(elevenlabs.router)
     app.include_router(stores.router)
     app.include_router(system.router)
     app.openapi = lambda: openapi(app)  # type: ignore[method-assign] # the documented way to change it
@@ -45,6 +50,7 @@ def http_application(services: Services, *, echo_request_ids: bool = True) -> Fa
     app.add_middleware(Admission, max_in_flight=settings.max_in_flight)
     if services.api_keys:
         app.add_middleware(ApiKeys, keys=services.api_keys)
+    app.add_middleware(DetailErrors)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -66,6 +72,7 @@ def openapi(app: FastAPI) -> dict[str, Any]:
         for path in schema["paths"].values():
             for operation in path.values():
                 operation["responses"].pop("422", None)
+        schema["components"]["schemas"]["NewProfile"] = NewProfile.model_json_schema()
         for unused in ("HTTPValidationError", "ValidationError"):
             schema["components"]["schemas"].pop(unused, None)
         app.openapi_schema = schema

@@ -14,6 +14,7 @@ from graphs.clients.face import (
     RemoteFaceRecognizer,
 )
 from graphs.clients.store import RemoteStore
+from graphs.clients.tts import RemoteSynthesizer
 from graphs.clients.voice import RemoteVoiceAttributes, RemoteVoiceEncoder
 from graphs.face import FaceFlow, FaceNode
 from graphs.http.application import http_application
@@ -23,7 +24,9 @@ from graphs.settings import AppArgs, ModelFile
 from graphs.status import ServeStatus
 from graphs.store import Registrations
 from graphs.stores import Stores
+from graphs.tts import SpeechFlow, SpeechNode
 from graphs.voice import VoiceFlow, VoiceNode
+from graphs.voices import VoiceLibrary
 from graphs.wiring import Wirings
 from graphs.wiring.face import FaceWiring
 from graphs.wiring.voice import VoiceWiring
@@ -46,18 +49,26 @@ class Gateway:
         media = MediaReader(media_rules(args))
         remote = RemoteStore(store)
         kinds = {model.name: model.capability for model in models}
+        library = VoiceLibrary(remote, args.speech.max_profiles, args.speech.max_profile_seconds)
+        nodes, ad_hoc = speech_nodes(wirings)
+        own = {wiring.name for wiring in wirings.speech if not wiring.handles}
         self._services = Services(
             settings=args.gateway,
             models=models,
             status=ServeStatus(
-                [*(model.name for model in models), STORE], serve.get_replica_context().app_name
+                [*(model.name for model in models if model.name not in own), STORE],
+                serve.get_replica_context().app_name,
+                on_demand=own,
             ),
             face=FaceFlow({wiring.name: face_node(wiring) for wiring in wirings.faces}, media, kinds),
             voice=VoiceFlow({wiring.name: voice_node(wiring) for wiring in wirings.voices}, media, kinds),
+            speech=SpeechFlow(nodes, library, ad_hoc, kinds, args.speech.max_characters),
+            library=library,
             media=media,
             people={kind: Registrations(kind, remote) for kind in ("face", "voice")},
             stores=Stores(remote),
             started_at=int(time.time()),
+            speech_deadline_s=args.speech.deadline_s,
             api_keys=api_keys,
         )
 
@@ -102,3 +113,29 @@ def voice_node(wiring: VoiceWiring) -> VoiceNode:
         attributes=RemoteVoiceAttributes(handles["attributes"]) if "attributes" in handles else None,
         heads=wiring.heads,
     )
+
+
+def speech_nodes(wirings: Wirings) -> tuple[dict[str, SpeechNode], dict[str, SpeechNode]]:
+    """The text-to-speech models of the graph by name, and the nodes of backends that load on demand."""
+    shared = wirings.on_demand
+    on_demand = RemoteSynthesizer(shared.handles["synthesizer"]) if shared else None
+    nodes: dict[str, SpeechNode] = {}
+    for wiring in wirings.speech:
+        handle: Any = wiring.handles.get("synthesizer")
+        if (synthesizer := RemoteSynthesizer(handle) if handle else on_demand) is not None:
+            nodes[wiring.name] = SpeechNode(
+                name=wiring.name,
+                backend=wiring.backend,
+                synthesizer=synthesizer,
+                weights=wiring.weights,
+                language=wiring.language,
+                music=wiring.music,
+                clones=wiring.clones,
+                on_demand=not handle,
+            )
+    if shared is None or on_demand is None:
+        return nodes, {}
+    return nodes, {
+        backend: SpeechNode(backend, backend, on_demand, language=language, on_demand=True)
+        for backend, language in shared.backends.items()
+    }

@@ -6,8 +6,11 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import PlainTextResponse
 
+from graphs.http import elevenlabs
+from graphs.http.deadline import Deadline
 from graphs.http.errors import documented
 from graphs.http.wire import system as wire
+from graphs.http.wire.elevenlabs import SpeechModelCard
 from graphs.metrics import scrape
 from graphs.services import Services
 
@@ -23,8 +26,12 @@ router = APIRouter(tags=["system"])
 
 @router.get("/v1/models", responses=documented(401, 503))
 @router.get("/models", responses=documented(401, 503), include_in_schema=False)
-async def models(services: Known) -> wire.ModelList:
-    """Every model with its capability, licence and state."""
+async def models(
+    services: Known, request: Request, deadline: Deadline
+) -> wire.ModelList | list[SpeechModelCard]:
+    """Every model with its capability, licence and state; asked with xi-api-key, ElevenLabs' list."""
+    if "xi-api-key" in request.headers:
+        return await elevenlabs.models(services.speech, deadline)
     states = await services.status.states()
     return wire.ModelList(
         data=[

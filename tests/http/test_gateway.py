@@ -28,7 +28,9 @@ from graphs.services import Services
 from graphs.settings import AppArgs, Gateway, Media, ModelFile
 from graphs.store import Registrations
 from graphs.stores import Stores
+from graphs.tts import SpeechFlow
 from graphs.voice import VoiceFlow
+from graphs.voices import VoiceLibrary
 
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]
@@ -98,6 +100,8 @@ def application(
         status=states or States(fake="ready", alive="ready"),
         face=FaceFlow({"fake": bare, "alive": alive}, media),
         voice=VoiceFlow({}, media),
+        speech=SpeechFlow({}, VoiceLibrary(store)),
+        library=VoiceLibrary(store),
         media=media,
         people={"face": Registrations("face", store)},
         stores=Stores(store),

@@ -23,7 +23,9 @@ from graphs.services import Services
 from graphs.settings import Gateway, ModelFile
 from graphs.store import Registrations
 from graphs.stores import Stores
+from graphs.tts import SpeechFlow
 from graphs.voice import VoiceFlow, VoiceNode
+from graphs.voices import VoiceLibrary
 
 VERIFY, ANALYZE, EMBED = "/v1/voice/verify", "/v1/voice/analyze", "/v1/voice/embed"
 REGISTER, IDENTIFY, FORGET = "/v1/voice/register", "/v1/voice/identify", "/v1/voice/forget"
@@ -70,6 +72,8 @@ def app(local_store: Any) -> FastAPI:
         status=Ready(),
         face=FaceFlow({}, media, kinds),
         voice=VoiceFlow(nodes, media, kinds),
+        speech=SpeechFlow({}, VoiceLibrary(local_store)),
+        library=VoiceLibrary(local_store),
         media=media,
         people={kind: Registrations(kind, local_store) for kind in ("face", "voice")},
         stores=Stores(local_store),
