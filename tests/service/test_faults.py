@@ -35,23 +35,35 @@ class Service(Protocol):
     key: str
 
 
+Requests = list[tuple[str, dict[str, Any]]]
+"""Route and body of each kind of request."""
+
+
 @pytest.fixture(scope="module")
-def requests(shared: Path, picture: Picture) -> list[tuple[str, dict[str, Any]]]:
-    """Route and body of requests that together use every part of the model."""
-    faces = shared / "media" / "faces"
+def requests(shared: Path, picture: Picture) -> dict[str, Requests]:
+    """By model, requests that together use every part of it."""
+    faces, audio = shared / "media" / "faces", shared / "media" / "audio"
     one, two = (picture(path) for path in sorted((faces / "lfw" / "John_Kerry").glob("*.jpg"))[:2])
     group = picture(faces / "groups" / "t1.jpg")
-    return [
-        ("/v1/face/verify", {"model": "mini", "img1": one, "img2": two, "anti_spoofing": True}),
-        ("/v1/face/analyze", {"model": "mini", "img": group, "anti_spoofing": True}),
-        ("/v1/face/embed", {"model": "mini", "img": two}),
-    ]
+    voice, other = (picture(path) for path in sorted((audio / "speakers" / "1998").glob("*.flac"))[:2])
+    return {
+        "mini": [
+            ("/v1/face/verify", {"model": "mini", "img1": one, "img2": two, "anti_spoofing": True}),
+            ("/v1/face/analyze", {"model": "mini", "img": group, "anti_spoofing": True}),
+            ("/v1/face/embed", {"model": "mini", "img": two}),
+        ],
+        "resemblyzer-ge2e": [
+            ("/v1/voice/verify", {"model": "resemblyzer-ge2e", "audio1": voice, "audio2": other}),
+            ("/v1/voice/embed", {"model": "resemblyzer-ge2e", "audio": voice}),
+            ("/v1/voice/identify", {"model": "resemblyzer-ge2e", "audio": other}),
+        ],
+    }
 
 
 class Load:
     """CLIENTS clients that send one request after another; `outcomes` is an answer or an error each."""
 
-    def __init__(self, client: httpx.AsyncClient, requests: list[tuple[str, dict[str, Any]]]) -> None:
+    def __init__(self, client: httpx.AsyncClient, requests: Requests) -> None:
         self.outcomes: list[httpx.Response | httpx.HTTPError] = []
         self._client = client
         self._requests = requests
@@ -90,7 +102,7 @@ class Load:
 
 
 async def killed_under_load(
-    service: Service, replicas: Replicas, requests: list[tuple[str, dict[str, Any]]], deployment: str
+    service: Service, replicas: Replicas, requests: Requests, deployment: str
 ) -> tuple[list[httpx.Response | httpx.HTTPError], float]:
     """Outcomes of the load, and the seconds from the kill until all is good again with a new replica."""
 
@@ -113,7 +125,7 @@ async def killed_under_load(
         return load.outcomes, recovered_after
 
 
-async def all_good(client: httpx.AsyncClient, requests: list[tuple[str, dict[str, Any]]]) -> bool:
+async def all_good(client: httpx.AsyncClient, requests: Requests) -> bool:
     """Ready, and each kind of request answered."""
     try:
         if (await client.get("/readyz")).status_code != 200:
@@ -129,17 +141,21 @@ def assert_asks_to_come_back(answer: httpx.Response) -> None:
     assert answer.json()["error"]["code"] == 503
 
 
-@pytest.mark.parametrize("part", ["detector", "recognizer", "attributes", "liveness"])
+@pytest.mark.parametrize(
+    "deployment",
+    ["mini.detector", "mini.recognizer", "mini.attributes", "mini.liveness", "resemblyzer-ge2e.encoder"],
+)
 async def test_a_killed_model_replica_costs_a_503_at_most(
     service: Service,
     replicas: Replicas,
-    requests: list[tuple[str, dict[str, Any]]],
-    part: str,
+    requests: dict[str, Requests],
+    deployment: str,
     record_property: Record,
 ) -> None:
     before = replicas(service.pid)
 
-    outcomes, recovered_after = await killed_under_load(service, replicas, requests, f"mini.{part}")
+    asked = requests[deployment.partition(".")[0]]
+    outcomes, recovered_after = await killed_under_load(service, replicas, asked, deployment)
 
     record_property("recovered_after_s", round(recovered_after, 1))
     answers = [outcome for outcome in outcomes if isinstance(outcome, httpx.Response)]
@@ -156,10 +172,10 @@ async def test_a_killed_model_replica_costs_a_503_at_most(
 async def test_a_killed_gateway_costs_the_requests_that_it_held(
     service: Service,
     replicas: Replicas,
-    requests: list[tuple[str, dict[str, Any]]],
+    requests: dict[str, Requests],
     record_property: Record,
 ) -> None:
-    outcomes, recovered_after = await killed_under_load(service, replicas, requests, "Gateway")
+    outcomes, recovered_after = await killed_under_load(service, replicas, requests["mini"], "Gateway")
 
     record_property("recovered_after_s", round(recovered_after, 1))
     cut = [outcome for outcome in outcomes if isinstance(outcome, httpx.HTTPError)]
