@@ -248,7 +248,13 @@ class Index(Settings):
     gpu: bool = Field(False, description="keep a flat index on the GPU that the replica was given")
 
 
-PGVECTOR_INDEX = {"kind": "hnsw", "approximate_from": 20_000, "m": 16, "ef_construction": 64}
+PGVECTOR_INDEX = {
+    "kind": "hnsw",
+    "approximate_from": 20_000,
+    "m": 16,
+    "ef_construction": 64,
+    "ef_search": 100,
+}
 """Defaults of `index` where Postgres searches."""
 
 

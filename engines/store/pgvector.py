@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 
 import numpy as np
-from sqlalchemy import ColumnElement, Connection, bindparam, cast, insert, inspect, select, update
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, cast, insert, inspect, select, update
 
 from engines.embedding import unit_rows
 from engines.errors import ConfigurationError, InvalidInput
@@ -88,7 +88,7 @@ class PgVectorJournal(SqlJournal):
         *,
         allow_stale: bool = False,  # noqa: ARG002 - there is no memory to answer from
     ) -> Answer:
-        """See `Searcher`. A filter is applied before vectors are compared, each with every record left."""
+        """See `Searcher`. Where the index finds too few that pass the filter, all that pass are compared."""
         if k < 1:
             raise InvalidInput("at least one match must be asked for")
         check_text("the namespace", space.namespace)
@@ -117,19 +117,22 @@ class PgVectorJournal(SqlJournal):
             raise InvalidInput(
                 f"embeddings of this space have {space.dim} dimensions, not {queries.shape[-1]}"
             )
-        units, here = unit_rows(queries), of_space(space.space_id)
-        if conditions:
-            chosen = VECTORS.c.position.in_(select(RECORDS.c.position).where(*conditions))
-            return nearest(connection, units, k, [here, chosen])
+        units, here = unit_rows(queries), [of_space(space.space_id)]
+        chosen = select(RECORDS.c.position).where(*conditions)
+        wanted = [*here, VECTORS.c.position.in_(chosen)] if conditions else here
         if not space.is_indexed or self._options.kind == "flat" or k > MOST_NEAR:
-            return nearest(connection, units, k, [here])
-        found = nearest(connection, units, k, [here], space.dim)
-        # Deleted rows that Postgres has not vacuumed yet take places in what the index finds.
+            return nearest(connection, units, k, wanted)
+        breadth = max(k, self._options.ef_search) if conditions else k
+        found = nearest(connection, units, breadth, here, space.dim)
+        if conditions:
+            found = _filtered(connection, found, chosen)
+        # What the filter drops takes places in what the index finds, and so do rows that were deleted since
+        # Postgres vacuumed last.
         short = [number for number, near in enumerate(found) if len(near) < min(k, space.living)]
         if short:
-            for number, near in zip(short, nearest(connection, units[short], k, [here]), strict=True):
+            for number, near in zip(short, nearest(connection, units[short], k, wanted), strict=True):
                 found[number] = near
-        return found
+        return [near[:k] for near in found]
 
     def keep_up(self) -> None:
         """Builds the HNSW indexes that are missing, drops those of no more use; searches go on meanwhile."""
@@ -196,6 +199,15 @@ def _unit(space: Space, embedding: Row) -> Row:
             f"{MOST_NUMBERS}: delete them, or set store.kind to faiss"
         )
     return np.asarray(unit_rows(embedding[np.newaxis])[0])
+
+
+def _filtered(connection: Connection, found: Sequence[Near], chosen: Select[int]) -> list[Near]:
+    """Those of the chosen positions."""
+    positions = sorted({position for near in found for position, _ in near})
+    passed: set[int] = set()
+    for chunk in chunks(positions):
+        passed.update(connection.execute(chosen.where(RECORDS.c.position.in_(chunk))).scalars())
+    return [[one for one in near if one[0] in passed] for near in found]
 
 
 def _matched(connection: Connection, found: Sequence[Near]) -> list[list[Match]]:

@@ -144,7 +144,8 @@ def test_a_word_chooses_the_kind_of_store() -> None:
     store = AppArgs.model_validate({"store": "pgvector"}).store
     assert store == AppArgs.model_validate({"store": {"kind": "pgvector"}}).store
     index = store.index
-    assert (index.kind, index.m, index.ef_construction, index.approximate_from) == ("hnsw", 16, 64, 20_000)
+    assert (index.kind, index.m, index.approximate_from) == ("hnsw", 16, 20_000)
+    assert (index.ef_construction, index.ef_search) == (64, 100)
     exact = AppArgs.model_validate(
         {"store": {"kind": "pgvector", "index": {"kind": "flat", "m": 8}}}
     ).store.index

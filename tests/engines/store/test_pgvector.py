@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,31 @@ def test_deleted_records_make_room_for_the_next(store: PgVectorJournal) -> None:
     store.delete(FACES.namespace, order[:150])
     assert ids(store, probe[0], 20) == order[150:170]
     assert ids(store, probe[0], 300) == order[150:]
+
+
+def test_a_filter_hides_no_match(open_store: Callable[..., PgVectorJournal]) -> None:
+    """Of few that pass all are compared; of many the index finds those that comparing finds."""
+    rows, probe = vectors(400), vectors(1, seed=2)[0]
+    store, exact = open_store(), open_store(IndexOptions("flat"))
+    store.append(
+        [
+            replace(one, name=f"{number % 2}", labels={"n": str(number // 10)})
+            for number, one in enumerate(records(rows))
+        ]
+    )
+    store.keep_up()
+    for chosen in (
+        Filter("1"),
+        Filter("0"),
+        Filter(labels={"n": "7"}),
+        Filter("1", {"n": "39"}),
+        Filter("2"),
+    ):
+        expected = ids(exact, probe, 10, chosen)
+        found = ids(store, probe, 10, chosen)
+        assert len(found) == len(expected) == min(10, store.count(FACES.namespace, chosen))
+        assert len(set(found) & set(expected)) >= 0.9 * len(expected)
+        assert found[:3] == expected[:3]
 
 
 def test_more_than_an_index_can_find_is_compared(store: PgVectorJournal) -> None:
