@@ -105,7 +105,8 @@ def _face(model: ModelFile, models_dir: Path, media: Media) -> tuple[Embed, floa
         found = detector.detect(image)
         if not found:
             raise NoFace("no face detected in the picture")
-        return recognizer.embed([engine.align(image, max(found, key=weight))])[0]
+        row: NDArray[np.float32] = recognizer.embed([engine.align(image, max(found, key=weight))])[0]
+        return row
 
     return embed, engine.verify_threshold
 
@@ -121,7 +122,9 @@ def _voice(model: ModelFile, models_dir: Path, media: Media) -> tuple[Embed, flo
     encoder = engine.load_encoder(_runtime())
 
     def embed(data: bytes) -> NDArray[np.float32]:
-        return encoder.embed([speech(decode(data, RATE, media.max_seconds), engine.least_seconds)])[0]
+        heard = speech(decode(data, RATE, media.max_seconds), engine.least_seconds)
+        row: NDArray[np.float32] = encoder.embed([heard])[0]
+        return row
 
     return embed, engine.verify_threshold
 
