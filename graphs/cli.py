@@ -120,7 +120,7 @@ def _start(data: dict[str, Any], application: Any, directory: Path) -> None:
     console.print(f"starting Ray; its logs are in {directory}/r", soft_wrap=True)
     try:
         ray.init(**ray_runtime.init_options(directory=directory))
-    except Exception as error:  # noqa: BLE001 - Ray raises the bare class, as when a machine is too busy
+    except Exception as error:  # Ray raises its bare class, as when a busy machine starts it too slowly
         reason = str(error).partition(". ")[0]
         raise ConfigurationError(
             f"Ray did not start: {reason}; try again when the machine is less busy"

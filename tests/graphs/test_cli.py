@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 import yaml
 from typer.testing import CliRunner, Result
 
-from engines.errors import ConfigurationError
 from graphs import cli
 from graphs.settings import AppArgs
 
@@ -251,18 +249,6 @@ def test_a_port_that_is_taken_is_told_before_ray_starts(command: Callable[..., s
 def test_an_address_that_is_not_ours_is_told(command: Callable[..., str]) -> None:
     told = command("--host", "192.0.2.1", "--insecure-public")
     assert "cannot listen on 192.0.2.1 port 8080: Cannot assign requested address" in told
-
-
-def test_a_ray_that_does_not_start_is_told_without_a_traceback(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def too_slow(**_: object) -> None:
-        raise Exception("The current node timed out during startup. This could happen because ...")
-
-    monkeypatch.setattr(ray, "init", too_slow)
-    with pytest.raises(ConfigurationError, match="timed out during startup; try again") as told:
-        cli._start({"http_options": {"host": "127.0.0.1", "port": 1}}, None, tmp_path)
-    assert told.value.__suppress_context__
 
 
 def test_help_lists_the_commands() -> None:
