@@ -118,13 +118,7 @@ def _start(data: dict[str, Any], application: Any, directory: Path) -> None:
 
     http = data["http_options"]
     console.print(f"starting Ray; its logs are in {directory}/r", soft_wrap=True)
-    try:
-        ray.init(**ray_runtime.init_options(directory=directory))
-    except Exception as error:  # Ray raises its bare class, as when a busy machine starts it too slowly
-        reason = str(error).partition(". ")[0]
-        raise ConfigurationError(
-            f"Ray did not start: {reason}; try again when the machine is less busy"
-        ) from None
+    ray.init(**ray_runtime.init_options(directory=directory))
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -280,7 +280,7 @@ def test_the_store_is_a_file_in_its_directory_or_what_the_environment_names(
 def test_pgvector_needs_a_url_of_postgres(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("PRESENCE_STORE_URL", raising=False)
-    for store in ("pgvector", {"kind": "pgvector", "url": "sqlite:////tmp/people.db"}):
+    for store in ("pgvector", {"kind": "pgvector", "url": "sqlite:///people.db"}):
         with pytest.raises(
             ConfigurationError, match=r"set store\.url or PRESENCE_STORE_URL to postgresql://"
         ):
