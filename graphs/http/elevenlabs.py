@@ -69,7 +69,7 @@ async def sound(
 ) -> Response:
     """Makes a sound or music that a text describes."""
     asked = {
-        "duration": body.duration_seconds,
+        "duration_seconds": body.duration_seconds,
         "temperature": body.prompt_influence,
         "do_sample": None if body.do_sample is None else str(body.do_sample).lower(),
     }
@@ -119,7 +119,6 @@ def _order(body: wire.TextToSpeechRequest, output_format: str, *, whole: bool) -
         language=body.language_code,
         speed=body.voice_settings.speed if body.voice_settings else None,
         instructions=body.instructions,
-        params={} if body.seed is None else {"seed": str(body.seed)},
         whole=whole,
     )
 
