@@ -18,6 +18,7 @@ from engines.errors import ConfigurationError
 logger = logging.getLogger("presence.pretrained")
 
 FAILURES = (
+    AssertionError,
     AttributeError,
     EOFError,
     ImportError,
@@ -29,7 +30,7 @@ FAILURES = (
     UnpicklingError,
     ValueError,
 )
-"""What transformers and torch raise for files that are damaged, incomplete or of another kind."""
+"""What transformers, torch and their like raise for files that are damaged, incomplete or of another kind."""
 
 
 def directory(source: str, models_dir: Path, patterns: Sequence[str] = ("*.json",)) -> Path:
@@ -65,7 +66,7 @@ def network(kind: Any, found: Path) -> Any:
 def opening(source: str, kind: str) -> Iterator[None]:
     """Turns what loading a checkpoint raises into ConfigurationError that names it, without a path.
 
-    kind: what was expected, such as "Bark".
+    kind: what was expected, such as "Bark model".
     """
     try:
         yield
@@ -74,5 +75,5 @@ def opening(source: str, kind: str) -> Iterator[None]:
     except FAILURES as error:
         logger.warning("%s could not be loaded: %s: %s", source, type(error).__name__, error)
         raise ConfigurationError(
-            f"{hub.shown(source)}: its files are incomplete, damaged, or no {kind} of transformers"
+            f"{hub.shown(source)}: its files are incomplete, damaged, or no {kind}"
         ) from error

@@ -19,8 +19,10 @@ ENGINES: dict[str, dict[str, str]] = {
         "fake-voice": "engines.voice.fake:FakeVoice",
     },
     "tts": {
+        "espeak-ng": "engines.tts.espeak:Espeak",
         "bark": "engines.tts.bark:Bark",
         "transformers-musicgen": "engines.tts.musicgen:MusicGen",
+        "coqui": "engines.tts.coqui:Coqui",
         "fake-tts": "engines.tts.fake:FakeTts",
     },
 }

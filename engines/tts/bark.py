@@ -69,7 +69,7 @@ class Bark:
     def load(self, runtime: Runtime) -> "BarkSynthesizer":
         """Loads the checkpoint, downloads it where it is not at hand; see engines/hub.py."""
         place = device(runtime)
-        with pretrained.opening(self._source, "Bark"):
+        with pretrained.opening(self._source, "Bark model"):
             found = pretrained.directory(self._source, self._options.models_dir, FILES)
             model = pretrained.network(BarkModel, found).to(place)
             processors: Any = BarkProcessor  # transformers leaves its methods without types

@@ -68,7 +68,7 @@ class MusicGen:
     def load(self, runtime: Runtime) -> "MusicGenSynthesizer":
         """Loads the checkpoint, downloads it where it is not at hand; see engines/hub.py."""
         place = device(runtime)
-        with pretrained.opening(self._source, "MusicGen"):
+        with pretrained.opening(self._source, "MusicGen model"):
             found = pretrained.directory(self._source, self._options.models_dir, FILES)
             model = pretrained.network(MusicgenForConditionalGeneration, found).to(place)
             tokenizers: Any = AutoTokenizer  # transformers leaves its methods without types

@@ -11,7 +11,9 @@ from transformers import BertConfig, BertForTokenClassification, BertModel
 from engines import pretrained
 from engines.errors import ConfigurationError
 
-SIZE: dict[str, Any] = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+SIZE: dict[str, Any] = dict.fromkeys(("hidden_size", "intermediate_size"), 8) | dict.fromkeys(
+    ("num_hidden_layers", "num_attention_heads"), 1
+)
 
 
 @pytest.fixture
@@ -22,7 +24,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def opened(found: Path, kind: Any = BertForTokenClassification) -> Any:
-    with pretrained.opening("bert", "Bert"):
+    with pretrained.opening("bert", "Bert model"):
         return pretrained.network(kind, pretrained.directory("bert", found.parent))
 
 
@@ -56,7 +58,7 @@ def test_damaged_files_are_told_without_a_path(checkpoint: Path, damage: str) ->
     else:
         (checkpoint / "config.json").write_text("{")
     with pytest.raises(
-        ConfigurationError, match="bert: its files are incomplete, damaged, or no Bert"
+        ConfigurationError, match="bert: its files are incomplete, damaged, or no Bert model"
     ) as raised:
         opened(checkpoint)
     assert str(checkpoint.parent) not in raised.value.message
