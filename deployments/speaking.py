@@ -19,6 +19,9 @@ from engines.tts.sentences import Phrase, clean, phrases
 from engines.tts.shaping import Joiner, Limiter, Samples, Tempo
 from engines.types import Audio, EngineOptions, Runtime
 
+MOST_SECONDS = 1800.0
+"""Of sound from one text: what a file that is sent whole takes in memory stays below 200 MB."""
+
 REFERENCE_RATE = 24_000
 MOST_REFERENCE_SECONDS = 300.0
 
@@ -137,7 +140,7 @@ class Speech:
         self._shaper = Shaper(rate, 1.0 if engine.own_speed else request.speed, joins=engine.splits_text)
         self._encoder = Encoder(request.target, rate, whole=request.whole)
         self._refused: InvalidInput | None = None
-        self._sounded = False
+        self._samples = 0
         self._made = bytearray()
 
     def step(self) -> Step:
@@ -147,8 +150,10 @@ class Speech:
         count = 0
         for samples in self._shaped(phrase):
             count += len(samples)
+            if (self._samples + count) / self._synthesizer.rate > MOST_SECONDS:
+                raise TooLarge(f"the text makes more than {MOST_SECONDS:g} seconds of sound")
             self._made += self._encoder.feed(samples)
-        self._sounded = self._sounded or count > 0
+        self._samples += count
         if not self._left and not self._gone.is_set():
             self.done = True
             self._made += self._finished()
@@ -157,7 +162,7 @@ class Speech:
 
     def _taken(self) -> bytes:
         """What was made; before the first sound nothing, as it may end in an error."""
-        if not self._sounded:
+        if not self._samples:
             return b""
         taken, self._made = bytes(self._made), bytearray()
         return taken
@@ -184,7 +189,7 @@ class Speech:
                 pieces.close()
 
     def _finished(self) -> bytes:
-        if not self._sounded:
+        if not self._samples:
             raise self._refused or InvalidInput("input: the text holds nothing that this model can speak")
         return self._encoder.finish()
 

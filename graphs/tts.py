@@ -29,6 +29,9 @@ WEIGHTS = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*")
 """What a request may name of a backend that loads on demand: nothing outside the models directory."""
 
 LEAST_SPEED, MOST_SPEED = 0.25, 4.0
+MOST_RATE = 48_000
+"""Samples a second: more of them hold nothing of a voice."""
+
 MOST_LISTED = 20
 
 
@@ -191,6 +194,8 @@ class SpeechFlow:
     async def _request(self, node: SpeechNode, order: Order, deadline: float) -> SpeakRequest:
         if not order.text.strip():
             raise InvalidInput("input: the text is empty")
+        if (order.target.sample_rate or 0) > MOST_RATE:
+            raise InvalidInput(f"sample_rate: at most {MOST_RATE}")
         if len(order.text) > self._max_characters:
             raise TooLarge(f"input: more than {self._max_characters} characters")
         voice, reference = order.voice, None

@@ -17,7 +17,14 @@ from deployments.messages import SpeakRequest
 from deployments.tts import PIECE_BYTES, OnDemandSpec, OnDemandSynthesizer, Synthesizer, TtsSpec
 from engines import registry
 from engines.audio import decode
-from engines.errors import ConfigurationError, DeadlineExceeded, InvalidInput, PresenceError, UnknownModel
+from engines.errors import (
+    ConfigurationError,
+    DeadlineExceeded,
+    InvalidInput,
+    PresenceError,
+    TooLarge,
+    UnknownModel,
+)
 from engines.tts import Utterance
 from engines.tts.fake import FakeTts
 from engines.tts.formats import Target
@@ -246,6 +253,14 @@ async def test_a_sentence_that_the_model_cannot_speak_is_left_out(
     assert len(await sound(replica)) < len(await sound(replica, TEXT.replace("second", "middle")))
     assert "of this nothing" in (await error_of(replica, "A second one.")).message
     assert recorder.closed
+
+
+async def test_sound_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deployments.speaking.MOST_SECONDS", 1.0)
+    replica = Synthesizer(SPEC)
+    assert isinstance(await error_of(replica, whole=True), TooLarge)
+    *sound_before, error = await pieces(replica, SpeakRequest(TEXT, Target()))
+    assert (len(sound_before), type(error)) == (1, TooLarge)
 
 
 async def test_errors_survive_the_way_to_another_process() -> None:
