@@ -23,6 +23,7 @@ ENGINES: dict[str, dict[str, str]] = {
         "bark": "engines.tts.bark:Bark",
         "transformers-musicgen": "engines.tts.musicgen:MusicGen",
         "coqui": "engines.tts.coqui:Coqui",
+        "parler-tts": "engines.tts.parler:Parler",
         "fake-tts": "engines.tts.fake:FakeTts",
     },
 }

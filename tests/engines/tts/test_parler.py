@@ -1,0 +1,147 @@
+"""Parler-TTS on a small random checkpoint of its real classes, in the environment that the package needs.
+
+The other tests' environment holds a newer transformers: there these tests skip. docs/speech-engines.md tells
+how to run them.
+"""
+
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engines.errors import ConfigurationError, InvalidInput
+from engines.tts import Utterance
+from engines.tts.parler import Parler, ParlerSynthesizer
+from engines.types import EngineOptions, Runtime
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # old versions of libraries warn about newer ones
+installed = pytest.mark.skipif(find_spec("parler_tts") is None, reason="parler-tts needs transformers 4.46.1")
+
+WORDS = ["[PAD]", "[UNK]", "</s>", "hello", "world", "a", "deep", "high", "voice", "slow"]
+SEED = {"seed": "7"}
+
+
+@pytest.fixture(scope="module")
+def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Holds "parler": Parler-TTS with a small EnCodec in the place of its codec, which has one size only."""
+    path = tmp_path_factory.mktemp("models")
+    save(path / "parler")
+    return path
+
+
+def save(directory: Path) -> None:
+    torch, transformers, parler = (import_module(name) for name in ("torch", "transformers", "parler_tts"))
+    torch.manual_seed(0)
+    size = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
+    text = transformers.T5Config(vocab_size=len(WORDS), **size)
+    codec = transformers.EncodecConfig(
+        sampling_rate=1_600,
+        target_bandwidths=[2.0],
+        upsampling_ratios=[4, 4],
+        hidden_size=16,
+        num_filters=4,
+        num_lstm_layers=1,
+        codebook_size=16,
+    )
+    decoder = parler.ParlerTTSDecoderConfig(
+        vocab_size=18,
+        hidden_size=16,
+        ffn_dim=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_codebooks=2,
+        pad_token_id=16,
+        eos_token_id=16,
+        bos_token_id=17,
+        initializer_factor=0.5,
+    )
+    config = parler.ParlerTTSConfig.from_sub_models_config(text, codec, decoder, vocab_size=len(WORDS))
+    model = parler.ParlerTTSForConditionalGeneration(config)
+    for name, values in model.named_buffers():
+        if name.endswith("codebook.embed"):  # zeros until they are trained
+            values.normal_()
+    settings = {"pad_token_id": 16, "eos_token_id": 16, "bos_token_id": 17, "decoder_start_token_id": 17}
+    model.generation_config = transformers.GenerationConfig(**settings, do_sample=True, max_length=40)
+    model.save_pretrained(directory)
+    save_tokenizer(directory)
+
+
+def save_tokenizer(directory: Path) -> None:
+    tokenizers, fast = import_module("tokenizers"), import_module("transformers").PreTrainedTokenizerFast
+    pad, unknown, end = WORDS[:3]
+    table = {word: place for place, word in enumerate(WORDS)}
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel(table, unk_token=unknown))
+    words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    made = fast(tokenizer_object=words, pad_token=pad, unk_token=unknown, eos_token=end)
+    made.save_pretrained(directory)
+
+
+def loaded(models_dir: Path, **options: str) -> ParlerSynthesizer:
+    return Parler(EngineOptions("parler", options, models_dir)).load(Runtime(threads=1))
+
+
+def spoken(synthesizer: ParlerSynthesizer, text: str = "hello world", **more: Any) -> np.ndarray:
+    [piece] = synthesizer.speak(Utterance(text, params=SEED, **more))
+    return piece
+
+
+@installed
+def test_the_description_makes_the_voice(models_dir: Path) -> None:
+    synthesizer = loaded(models_dir)
+    deep = spoken(synthesizer, voice="a deep voice")
+    assert np.ptp(deep) > 0.01
+    assert synthesizer.rate == 1_600
+    np.testing.assert_array_equal(spoken(synthesizer, voice="a deep voice"), deep)
+    np.testing.assert_array_equal(spoken(synthesizer, instructions="a deep voice"), deep)
+    np.testing.assert_array_equal(spoken(synthesizer, voice="a deep", instructions="voice"), deep)
+    np.testing.assert_array_equal(spoken(loaded(models_dir, description="a deep voice")), deep)
+    for other in ({"voice": "a high voice"}, {"voice": "a deep voice", "instructions": "slow"}):
+        assert not np.array_equal(spoken(synthesizer, **other), deep)
+
+
+@installed
+def test_the_text_makes_the_sound(models_dir: Path) -> None:
+    synthesizer = loaded(models_dir)
+    assert not np.array_equal(spoken(synthesizer, "hello"), spoken(synthesizer, "world"))
+
+
+@installed
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"text": "?"}, "nothing that can be spoken"),
+        ({"text": "hello " * 513}, "the text has 513 tokens"),
+        ({"text": "hello", "voice": "deep " * 513}, "the description of the voice has 513 tokens"),
+    ],
+)
+def test_what_cannot_be_spoken(models_dir: Path, given: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        spoken(loaded(models_dir), **given)
+
+
+@installed
+def test_a_directory_without_a_model_is_refused(models_dir: Path) -> None:
+    (models_dir / "empty").mkdir()
+    with pytest.raises(
+        ConfigurationError, match="empty: its files are incomplete, damaged, or no Parler-TTS"
+    ):
+        Parler(EngineOptions("empty", {}, models_dir)).load(Runtime())
+
+
+def test_options_are_checked_where_the_package_is_not_installed(tmp_path: Path) -> None:
+    assert Parler(EngineOptions(models_dir=tmp_path)).weights() == []
+    for name, value in {"temperature": "hot", "description_tokenizer": "nowhere"}.items():
+        with pytest.raises(ConfigurationError, match=value):
+            Parler(EngineOptions(options={name: value}, models_dir=tmp_path))
+
+
+def test_without_the_package_it_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "parler_tts", None)
+    with pytest.raises(
+        ConfigurationError, match=r"runtime_env: \{pip: \[parler-tts==0\.2\.3, torch==2\.13\.0"
+    ):
+        Parler(EngineOptions(models_dir=tmp_path)).load(Runtime())
