@@ -16,12 +16,13 @@ from engines.audio import decode, speech
 from engines.errors import ConfigurationError, PresenceError
 from engines.types import Audio, EngineOptions, Runtime
 from engines.verification import accuracy, all_pairs
-from engines.voice import RATE, VoiceEngine, ge2e
-from engines.voice.ge2e import Ge2e, LstmEncoder, louder, mel_filters, window_starts
+from engines.voice import RATE, SpeakerEncoder, VoiceEngine, ge2e, ge2e_encoder
+from engines.voice.ge2e import Ge2e
+from engines.voice.ge2e_encoder import louder, mel_filters, window_starts
 
 
 @pytest.fixture(scope="module")
-def encoder() -> LstmEncoder:
+def encoder() -> SpeakerEncoder:
     return Ge2e(EngineOptions()).load_encoder(Runtime(1))
 
 
@@ -152,23 +153,23 @@ def recurrent(inputs: NDArray[np.float64], weights: Sequence[NDArray[np.float64]
 @pytest.mark.parametrize("level", [1.0, 0.01])
 @pytest.mark.parametrize("seconds", [1.6, 1.1])
 def test_embeddings_equal_an_independent_computation(
-    encoder: LstmEncoder, speakers: list[tuple[str, Audio]], level: float, seconds: float
+    encoder: SpeakerEncoder, speakers: list[tuple[str, Audio]], level: float, seconds: float
 ) -> None:
     samples = start(speakers[0][1], seconds).samples * np.float32(level)
     assert np.abs(encoder.embed([Audio(samples, RATE)])[0] - reference(samples)).max() < 1e-4
 
 
 def test_any_batch_gives_the_embedding_that_a_clip_has_alone(
-    encoder: LstmEncoder, speakers: list[tuple[str, Audio]], monkeypatch: pytest.MonkeyPatch
+    encoder: SpeakerEncoder, speakers: list[tuple[str, Audio]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clips = [start(speakers[at][1], seconds) for at, seconds in enumerate((4, 1, 2.3, 1, 3.9, 0.4))]
     alone = np.concatenate([encoder.embed([clip]) for clip in clips])
     assert np.abs(encoder.embed(clips) - alone).max() < 1e-5
-    monkeypatch.setattr(ge2e, "MOST_WINDOWS", 3)
+    monkeypatch.setattr(ge2e_encoder, "MOST_WINDOWS", 3)
     assert np.abs(encoder.embed(clips[::-1]) - alone[::-1]).max() < 1e-5
 
 
-def test_rows_are_unit_and_an_empty_batch_is_empty(encoder: LstmEncoder) -> None:
+def test_rows_are_unit_and_an_empty_batch_is_empty(encoder: SpeakerEncoder) -> None:
     rows = encoder.embed([noise(1), noise(7, 1), Audio(np.zeros(RATE, np.float32), RATE)])
     assert rows.shape == (3, 256)
     assert rows.dtype == np.float32
@@ -183,7 +184,7 @@ def test_the_replicas_threads_are_those_of_torch() -> None:
     torch.set_num_threads(before)
 
 
-def test_real_speakers_are_told_apart(encoder: LstmEncoder, speakers: list[tuple[str, Audio]]) -> None:
+def test_real_speakers_are_told_apart(encoder: SpeakerEncoder, speakers: list[tuple[str, Audio]]) -> None:
     """On 4 seconds of each utterance; the figures of docs/accuracy.md are on all of it."""
     names = [name for name, _ in speakers]
     assert len(names) == 60
@@ -197,7 +198,7 @@ def test_real_speakers_are_told_apart(encoder: LstmEncoder, speakers: list[tuple
     assert np.mean([one == other for one, other in zip(names, nearest, strict=True)]) > 0.98
 
 
-def test_the_same_recording_in_any_format_is_the_same_speaker(encoder: LstmEncoder, shared: Path) -> None:
+def test_the_same_recording_in_any_format_is_the_same_speaker(encoder: SpeakerEncoder, shared: Path) -> None:
     folder = shared / "media/audio/edge_cases"
     clean = encoder.embed([read(folder / "jfk_pcm16_16k.wav")])[0]
     limits = {"jfk_snr5.wav": 0.45, "clipped.wav": 0.25, "truncated.wav": 0.1, "jfk_u8_16k.wav": 0.05}
@@ -214,7 +215,7 @@ def test_the_same_recording_in_any_format_is_the_same_speaker(encoder: LstmEncod
     assert seen >= 16
 
 
-def test_other_sentences_of_two_speakers(encoder: LstmEncoder, shared: Path) -> None:
+def test_other_sentences_of_two_speakers(encoder: SpeakerEncoder, shared: Path) -> None:
     paths = sorted((shared / "media/audio/short_sentences").glob("*.wav"))
     rows = encoder.embed([read(path) for path in paths])
     found = accuracy(all_pairs(rows, [path.name[:4] for path in paths]), 0.25)
