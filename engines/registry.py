@@ -20,6 +20,7 @@ ENGINES: dict[str, dict[str, str]] = {
     },
     "tts": {
         "espeak-ng": "engines.tts.espeak:Espeak",
+        "piper": "engines.tts.piper:Piper",
         "bark": "engines.tts.bark:Bark",
         "transformers-musicgen": "engines.tts.musicgen:MusicGen",
         "coqui": "engines.tts.coqui:Coqui",
