@@ -84,6 +84,8 @@ class VectorStore:
 
     def close(self) -> None:
         """Waits for reads and upkeep, and ends the connections; nothing may be called afterwards."""
+        if self._upkeep is not None:
+            self._upkeep.cancel()
         self._readers.shutdown()
         self._journal.close()
 

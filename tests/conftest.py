@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import wave
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,6 @@ from sqlalchemy import create_engine, text
 
 from deployments.store import StoreSpec, VectorStore
 from engines.errors import PresenceError
-from engines.store.database import Database
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -122,19 +122,10 @@ def store_spec(tmp_path: Path) -> StoreSpec:
 
 
 @pytest.fixture
-def opened(store_spec: StoreSpec, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., VectorStore]]:
-    """Makes replicas of the store on one database; closes their connections at the end."""
-    databases: list[Database] = []
-    original = Database.__init__
-
-    def remembered(self: Database, url: str) -> None:
-        original(self, url)
-        databases.append(self)
-
-    monkeypatch.setattr(Database, "__init__", remembered)
-    yield lambda **more: VectorStore(replace(store_spec, **more))
-    for database in databases:
-        database.close()
+def opened(store_spec: StoreSpec) -> Iterator[Callable[..., VectorStore]]:
+    """Makes replicas of the store on one database; closes them at the end."""
+    with ExitStack() as stores:
+        yield lambda **more: stores.enter_context(closing(VectorStore(replace(store_spec, **more))))
 
 
 class Local:
