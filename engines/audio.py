@@ -8,12 +8,14 @@ from itertools import groupby
 
 import av
 import numpy as np
+from av.audio.fifo import AudioFifo
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 from av.container import InputContainer
 from numpy.typing import NDArray
 
 from engines.errors import InvalidInput, NotDecodable, TooLarge
+from engines.ffmpeg import limit_allocations
 from engines.types import Audio
 
 FORMATS = (
@@ -51,12 +53,13 @@ CODECS = (
 )
 """Decoders that are run: of sound only, so that the pictures of a video are never decoded."""
 
-WHITELISTS = {
+OPENING = {
     "format_whitelist": ",".join(FORMATS),
     "codec_whitelist": ",".join(CODECS),
     "protocol_whitelist": "none",
+    "probesize": "1000000",
 }
-"""The bytes are all that FFmpeg may read: no protocol is called "none"."""
+"""The bytes are all that FFmpeg reads: no protocol is called "none". A megabyte tells the format."""
 
 MOST_CHANNELS = 16
 LEAST_RATE, MOST_RATE = 4_000, 384_000
@@ -65,6 +68,12 @@ LEAST_RATE, MOST_RATE = 4_000, 384_000
 MOST_CHANGES = 8
 """A filter is computed for each rate: a clip that changes it with every frame would be slow for ever."""
 
+MOST_PACKETS = 1_000
+"""For each second of sound. A small file can hold millions of packets with one sample or none."""
+
+BLOCK = 16_384
+"""Samples that are worked on together: a packet holds few."""
+
 RESAMPLING = {"filter_size": "128", "cutoff": "0.96"}
 """Keeps 90 % of the band to 0.1 dB; what lies 2 % above it is more than 90 dB down."""
 
@@ -72,6 +81,8 @@ FRAME_SECONDS = 0.02
 RELATIVE_LEVEL = 10 ** (-40 / 20)
 LEAST_LEVEL = 10 ** (-60 / 20)
 MARGIN_SECONDS = 0.1
+
+limit_allocations()
 
 
 def decode(data: bytes, rate: int, max_seconds: float) -> Audio:
@@ -85,7 +96,7 @@ def decode(data: bytes, rate: int, max_seconds: float) -> Audio:
     MOST_CHANGES times; TooLarge as soon as more than max_seconds are decoded.
     """
     try:
-        with av.open(BytesIO(data), "r", container_options=WHITELISTS, metadata_errors="ignore") as container:
+        with av.open(BytesIO(data), "r", container_options=OPENING, metadata_errors="ignore") as container:
             parts = list(_resampled(_limited(_frames(container), max_seconds), rate))
     except (av.FFmpegError, ValueError, OverflowError):
         raise NotDecodable(
@@ -105,10 +116,18 @@ def _frames(container: InputContainer) -> Iterator[AudioFrame]:
     codec = getattr(stream.codec_context, "name", "an unknown format")  # FFmpeg may have no decoder
     if codec not in CODECS:
         raise NotDecodable(f"the sound is encoded as {codec}, which is not read")
-    with suppress(av.FFmpegError):  # the file ends in the middle
+    packets, seconds = 0, 0.0
+    with suppress(av.FFmpegError, IndexError):  # the file ends in the middle, or begins another stream there
         for packet in container.demux(stream):
-            with suppress(av.FFmpegError):  # a damaged packet
-                yield from packet.decode()
+            frames: list[AudioFrame] = []
+            with suppress(av.FFmpegError):  # the packet is damaged
+                frames = packet.decode()
+            for frame in frames:
+                yield frame
+                seconds += frame.samples / frame.sample_rate
+            packets += 1
+            if packets > MOST_PACKETS * (1 + seconds):
+                raise NotDecodable(f"the clip is damaged, or cut into over {MOST_PACKETS} packets a second")
 
 
 def _limited(frames: Iterator[AudioFrame], max_seconds: float) -> Iterator[AudioFrame]:
@@ -147,12 +166,22 @@ def _mono(frames: Iterator[AudioFrame]) -> Iterator[NDArray[np.float32]]:
     Interleaved first: PyAV miscounts the planes of frames with 8 channels and more.
     """
     interleaved = AudioResampler("flt")
-    for frame in frames:
-        for part in interleaved.resample(frame):
-            values = part.to_ndarray().reshape(-1, part.layout.nb_channels)
+    for block in _blocks(frames):
+        for part in interleaved.resample(block):
+            channels = part.layout.nb_channels
+            values = part.to_ndarray().reshape(-1, channels)
             if not np.isfinite(values).all():
                 raise NotDecodable("the clip holds samples that are not finite numbers")
-            yield np.asarray(np.clip(values, -1, 1).mean(axis=1), np.float32)
+            yield np.asarray(np.clip(values, -1, 1) @ np.full(channels, 1 / channels), np.float32)
+
+
+def _blocks(frames: Iterator[AudioFrame]) -> Iterator[AudioFrame]:
+    joined = AudioFifo()
+    for frame in frames:
+        frame.pts = None
+        joined.write(frame)
+        yield from joined.read_many(BLOCK)
+    yield from joined.read_many(BLOCK, partial=True)
 
 
 def _filtered(blocks: Iterable[NDArray[np.float32]], source: int, rate: int) -> Iterator[NDArray[np.float32]]:

@@ -272,6 +272,45 @@ def test_a_stream_may_change_its_rate_but_not_for_ever() -> None:
         decode((one + other) * 6, RATE, 60)
 
 
+def adts(length: int) -> bytes:
+    """An AAC packet of that many bytes, mono at 16 kHz, whose content is zeros."""
+    header = bytearray(b"\xff\xf1\x60\x40\x00\x1f\xfc")
+    header[4], header[5] = length >> 3, (length & 7) << 5 | 0x1F
+    return bytes(header) + bytes(length - 7)
+
+
+def chopped(channels: NDArray[np.float32], samples: int) -> bytes:
+    """That sound with so many samples a packet."""
+    file = BytesIO()
+    with av.open(file, "w", format="matroska") as output:
+        stream: Any = output.add_stream("pcm_f32le", rate=RATE, layout="mono")
+        for start in range(0, channels.shape[1], samples):
+            part = np.ascontiguousarray(channels[:, start : start + samples])
+            frame = av.AudioFrame.from_ndarray(part, format="flt", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = RATE, start, Fraction(1, RATE)
+            output.mux(stream.encode(frame))
+    return file.getvalue()
+
+
+MANY_PACKETS = {
+    "without a sample, AMR": b"#!AMR\n" + b"\x7c" * 50_000,
+    "without a sample, AAC": adts(9) * 5_000,
+    "without a sample, behind sound": encoded(tone(440), "adts", "aac", "fltp") + adts(8) * 50_000,
+    "of eight samples": chopped(tone(440, 2, RATE), 8),
+}
+
+
+@pytest.mark.parametrize("data", MANY_PACKETS.values(), ids=MANY_PACKETS)
+def test_millions_of_tiny_packets_are_not_all_tried(data: bytes) -> None:
+    with pytest.raises(NotDecodable, match="packets a second"):
+        decode(data, RATE, 60)
+
+
+def test_short_packets_are_no_damage() -> None:
+    clip = decode(chopped(tone(440, 2, RATE), 40), RATE, 60)
+    assert np.array_equal(clip.samples, tone(440, 2, RATE)[0])
+
+
 def video(sounds: Sequence[NDArray[np.float32]]) -> bytes:
     """A film of two grey seconds with those tracks of sound."""
     file = BytesIO()
