@@ -25,6 +25,7 @@ ENGINES: dict[str, dict[str, str]] = {
         "transformers-musicgen": "engines.tts.musicgen:MusicGen",
         "coqui": "engines.tts.coqui:Coqui",
         "parler-tts": "engines.tts.parler:Parler",
+        "vall-e-x": "engines.tts.vall_e_x:VallEX",
         "fake-tts": "engines.tts.fake:FakeTts",
     },
 }

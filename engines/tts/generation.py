@@ -1,5 +1,6 @@
 """What torch models that make sound share: one sound at a time, from a seed, checked."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
@@ -8,7 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engines.errors import NothingComputable
+from engines.errors import InvalidInput, NothingComputable
+
+logger = logging.getLogger("presence.tts")
+
+UNSPEAKABLE = (AssertionError, ImportError, LookupError, RuntimeError, ValueError)
+"""What packages raise for a text that is too long, or of which their alphabet knows nothing."""
 
 
 class Turn:
@@ -31,6 +37,18 @@ class Turn:
             with torch.random.fork_rng(self._devices):
                 torch.manual_seed(seed)
                 yield
+
+
+@contextmanager
+def speakable() -> Iterator[None]:
+    """Turns what a package raises for a text that it cannot speak into InvalidInput; memory stays memory."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except UNSPEAKABLE as error:
+        logger.warning("an utterance could not be spoken: %s", type(error).__name__)
+        raise InvalidInput("the model cannot speak this text; a shorter sentence may help") from error
 
 
 def sound(values: torch.Tensor) -> NDArray[np.float32]:
