@@ -18,7 +18,7 @@ from engines.errors import ConfigurationError, InvalidInput
 from engines.pretrained import opening
 from engines.torch_device import device
 from engines.tts import Utterance, Voice, sampling
-from engines.tts.generation import Turn, sound
+from engines.tts.generation import Turn, sound, speakable
 from engines.types import Audio, EngineOptions, Runtime
 
 logger = logging.getLogger("presence.tts")
@@ -35,9 +35,6 @@ CLONING_RATE = 22_050
 """Samples a second of the recordings that XTTS takes."""
 LEAST_CLONING_S = 1.0
 
-UNSPEAKABLE = (AssertionError, ImportError, LookupError, RuntimeError, ValueError)
-"""What the package raises for a text that is too long, or of which its alphabet knows nothing."""
-
 
 class Coqui:
     """The engine.
@@ -47,8 +44,7 @@ class Coqui:
     """
 
     known_options: ClassVar[dict[str, str]] = {
-        "language": "of a multilingual model, where the utterance names none; none",
-        "coqui_language": "the same, where `language` is unset: for the value of COQUI_LANGUAGE; none",
+        "language": "of a multilingual model, where the utterance names none; the first that it lists",
         "vocoder": "directory under the models directory: vocoder of a model in a directory; Griffin-Lim",
         **sampling.OPTIONS,
     }
@@ -117,11 +113,11 @@ class CoquiSynthesizer:
         self._languages: tuple[str, ...] = tuple(name for name in names or () if name)
         self.rate: int = tts.synthesizer.output_sample_rate
         self.voices = tuple(Voice(name, self._languages) for name in tts.speakers or ())
-        given = options.options
-        self._language = given.get("language") or given.get("coqui_language") or ""
-        if self._multilingual and self._language and not self._matching(self._language):
+        given = options.options.get("language", "")
+        self._language = self._matching(given) if given else next(iter(self._languages), None)
+        if self._multilingual and not self._language:
             raise ConfigurationError(
-                f"it does not speak {self._language}; its languages: {', '.join(self._languages)}"
+                f"it does not speak {given}; its languages: {', '.join(self._languages)}"
             )
 
     def speak(self, utterance: Utterance) -> Iterator[NDArray[np.float32]]:
@@ -134,18 +130,12 @@ class CoquiSynthesizer:
         if not any(sign.isalnum() for sign in utterance.text):
             raise InvalidInput("the text holds nothing that can be spoken")
         language, voice = self._spoken_language(utterance.language), self._voice(utterance)
-        with self._turn.taken(drawn.seed):
-            try:
-                if voice is None and utterance.reference:
-                    wave = self._cloned(utterance, utterance.reference, language, drawn)
-                else:
-                    named = {"speaker": voice, "language": language, "split_sentences": False}
-                    wave = self._tts.tts(utterance.text, **named, **drawn.arguments)
-            except torch.OutOfMemoryError:
-                raise
-            except UNSPEAKABLE as error:
-                logger.warning("an utterance could not be spoken: %s", type(error).__name__)
-                raise InvalidInput("the model cannot speak this text; a shorter sentence may help") from error
+        with self._turn.taken(drawn.seed), speakable():
+            if voice is None and utterance.reference:
+                wave = self._cloned(utterance, utterance.reference, language, drawn)
+            else:
+                named = {"speaker": voice, "language": language, "split_sentences": False}
+                wave = self._tts.tts(utterance.text, **named, **drawn.arguments)
         yield sound(torch.from_numpy(np.asarray(wave, np.float32)))
 
     def _voice(self, utterance: Utterance) -> str | None:
@@ -166,15 +156,13 @@ class CoquiSynthesizer:
         return names[0] if names else None
 
     def _spoken_language(self, asked: str) -> str | None:
-        """The language for the package, None for a model of one language."""
-        language = asked or (self._language if self._multilingual else "")
-        found = self._matching(language)
-        if language and self._languages and not found:
-            known = ", ".join(self._languages)
-            raise InvalidInput(f'language "{language}" is unknown; known: {known}')
-        if self._multilingual and not found:
-            raise InvalidInput(f"a language is needed, one of {', '.join(self._languages)}")
-        return found if self._multilingual else None
+        """The language for the package; None for a model of one language, which speaks it in any case."""
+        if not self._multilingual:
+            return None
+        found = self._matching(asked) if asked else self._language
+        if not found:
+            raise InvalidInput(f'language "{asked}" is unknown; known: {", ".join(self._languages)}')
+        return found
 
     def _matching(self, language: str) -> str | None:
         """The model's own code of a language: the same, or one that shares its first subtag."""
