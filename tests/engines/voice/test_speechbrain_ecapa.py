@@ -14,12 +14,17 @@ from huggingface_hub import constants
 from speechbrain.dataio.encoder import CategoricalEncoder
 from speechbrain.inference.classifiers import EncoderClassifier
 from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN, Classifier
+from speechbrain.utils.importutils import DeprecatedModuleRedirect
 
 from engines.errors import ConfigurationError
 from engines.types import Audio, EngineOptions, Runtime
 from engines.voice import RATE
 from engines.voice.model import VoiceModel
 from engines.voice.speechbrain_ecapa import SpeechBrainEcapa
+
+# Old names of modules, which warn or fail when they are looked at; Hypothesis looks at every module there is.
+for old in [name for name, module in sys.modules.items() if type(module) is DeprecatedModuleRedirect]:
+    del sys.modules[old]
 
 HYPERPARAMETERS = """
 pretrained_path: speechbrain/spkrec-ecapa-voxceleb
