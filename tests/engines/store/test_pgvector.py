@@ -373,7 +373,7 @@ def test_nothing_of_what_was_deleted_is_in_the_tables_after_compacting(
     assert store.verify() == []
 
 
-@pytest.mark.parametrize("bad", ["", "sqlite:////tmp/people.db", "mysql://user:pw@host/db"])
+@pytest.mark.parametrize("bad", ["", "sqlite:///people.db", "mysql://user:pw@host/db"])
 def test_a_url_that_is_not_of_postgres(bad: str) -> None:
     with pytest.raises(ConfigurationError, match=r"PRESENCE_STORE_URL to postgresql://") as caught:
         PgVectorJournal(bad)
