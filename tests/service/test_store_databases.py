@@ -1,0 +1,207 @@
+"""The store when its database fails under the service: Postgres that restarts, files that are damaged."""
+
+import asyncio
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.service.enrolling import (
+    CLIENTS,
+    PICTURES,
+    WAIT_S,
+    Enrolment,
+    Serve,
+    Service,
+    all_registered,
+    assert_asks_to_come_back,
+    config,
+    identify,
+    repeated,
+)
+
+pytestmark = pytest.mark.service
+
+BEFORE = 300
+"""Registrations that are acknowledged before Postgres is stopped, and again after it has come back."""
+SHARED = 100
+"""Registrations with each of two services on one database, looked for at once with the other."""
+FEW = 60
+
+Record = Callable[[str, object], None]
+
+
+@pytest.fixture(scope="module")
+def url(postgres: Any) -> str:
+    """Of a database that nobody else uses."""
+    return str(postgres.new_database())
+
+
+@pytest.fixture(scope="module")
+def one(serve_with: Serve, url: str) -> Iterator[Service]:
+    """A service whose searches fail while the database is away."""
+    with serve_with(config({"url": url}, 1)) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def two(serve_with: Serve, url: str) -> Iterator[Service]:
+    """Another application on the same database; its searches are answered from memory then."""
+    with serve_with(config({"url": url, "when_away": "stale"}, 1)) as service:
+        yield service
+
+
+def test_two_applications_on_one_postgres_find_at_once_what_the_other_writes(
+    one: Service, two: Service
+) -> None:
+    """Both write at the same time."""
+
+    def rounds(writer: Service, reader: Service, first: int) -> list[int]:
+        missed = []
+        with writer.client() as writing, reader.client() as reading:
+            for number in range(first, first + SHARED):
+                person = {"model": "fake", "img": PICTURES[number], "store": "shared"}
+                made = writing.post("/v1/face/register", json={**person, "name": str(number)}).json()
+                found = reading.post("/v1/face/identify", json={**person, "top_k": 1}).json()["matches"]
+                if [match["id"] for match in found] != [made["id"]]:
+                    missed.append(number)
+        return missed
+
+    with ThreadPoolExecutor(2) as pool:
+        halves = [pool.submit(rounds, one, two, 0), pool.submit(rounds, two, one, SHARED)]
+        assert [missed for half in halves for missed in half.result()] == []
+    totals = set()
+    for service in (one, two):
+        with service.client() as client:
+            totals.add(client.get("/v1/face/registrations", params={"store": "shared"}).json()["total"])
+    assert totals == {2 * SHARED}
+
+
+def while_away(one: Service, two: Service, enrolment: Enrolment) -> None:
+    """Returns when each of the clients that enrol was refused, too."""
+    probe = {"model": "fake", "img": PICTURES[0], "top_k": 1}
+    with one.client() as failing, two.client() as remembering:
+        assert_asks_to_come_back(failing.post("/v1/face/identify", json=probe))
+        answer = remembering.post("/v1/face/identify", json=probe)
+        assert answer.status_code == 200
+        assert [match["name"] for match in answer.json()["matches"]] == ["person 0"]
+        assert int(answer.headers["age"]) >= 1
+        person = {"model": "fake", "img": PICTURES[0], "name": "nobody"}
+        assert_asks_to_come_back(remembering.post("/v1/face/register", json=person))
+    give_up = time.monotonic() + WAIT_S
+    while len(enrolment.refused) < CLIENTS:
+        assert time.monotonic() < give_up
+        time.sleep(0.05)  # the clients announce what was acknowledged alone
+
+
+async def test_postgres_restarts_under_load(
+    one: Service, two: Service, postgres: Any, record_property: Record
+) -> None:
+    """It is stopped as if its machine had failed."""
+    enrolment = Enrolment(one.url, count())
+
+    def outage() -> float:
+        began = time.monotonic()
+        postgres.stop()
+        try:
+            while_away(one, two, enrolment)
+        finally:
+            postgres.start()
+        return time.monotonic() - began
+
+    async with enrolment.running():
+        await enrolment.more(BEFORE)
+        with two.client() as remembering:
+            identify(remembering, PICTURES[0])  # it has applied all until here
+        record_property("away_s", round(await asyncio.to_thread(outage), 1))
+        await enrolment.more(BEFORE)
+    assert enrolment.cut == []
+    for answer in enrolment.refused:
+        assert_asks_to_come_back(answer)
+    record_property("acknowledged", len(enrolment.acknowledged))
+    record_property("refused", len(enrolment.refused))
+    with two.client() as client:
+        found, total = all_registered(client)
+        assert enrolment.acknowledged.items() <= found.items()
+        assert total == len(found) == len(set(found.values())), "none is there twice"
+        record_property("written_but_not_acknowledged", total - len(enrolment.acknowledged))
+        everyone = enrolment.acknowledged | await repeated(two.url, enrolment.lost)
+        assert all_registered(client) == (everyone, len(everyone))
+        assert len(set(everyone.values())) == len(everyone)
+    for service in (one, two):
+        with service.client() as client:
+            answer = client.post("/v1/face/identify", json={"model": "fake", "img": PICTURES[0]})
+            assert answer.status_code == 200
+            assert "age" not in answer.headers
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a store in SQLite that outlives its services."""
+    return tmp_path_factory.mktemp("damaged") / "store"
+
+
+@pytest.fixture(scope="module")
+def people(serve_with: Serve, directory: Path) -> dict[str, str]:
+    """Name by id of those whom a service enrolled there; it wrote a snapshot and was stopped."""
+    with serve_with(config({"directory": str(directory)}, 1)) as service, service.client() as client:
+        for number in range(FEW):
+            body = {"model": "fake", "img": PICTURES[number], "name": f"person {number}"}
+            assert client.post("/v1/face/register", json=body).status_code == 200
+        wait_for_snapshot(directory, FEW)
+        return all_registered(client)[0]
+
+
+def wait_for_snapshot(directory: Path, position: int) -> None:
+    give_up = time.monotonic() + WAIT_S
+    while [path.name.partition("-")[2] for path in directory.glob("snapshots/[0-9]*")] != [f"{position}"]:
+        assert time.monotonic() < give_up
+        time.sleep(0.1)  # upkeep announces nothing
+
+
+def all_are_found(client: httpx.Client, people: dict[str, str]) -> bool:
+    return all_registered(client) == (people, FEW) and all(
+        identify(client, PICTURES[number], 1) == [f"person {number}"] for number in range(FEW)
+    )
+
+
+def test_a_torn_snapshot_is_passed_over(serve_with: Serve, directory: Path, people: dict[str, str]) -> None:
+    (index,) = directory.glob("snapshots/[0-9]*/0.index")
+    index.write_bytes(index.read_bytes()[:-100])
+    with serve_with(config({"directory": str(directory)}, 1)) as service:
+        with service.client() as client:
+            assert all_are_found(client, people)
+            body = {"model": "fake", "img": PICTURES[FEW], "name": "one more"}
+            made = client.post("/v1/face/register", json=body).json()["id"]
+            assert client.post("/v1/face/forget", json={"id": made}).status_code == 204
+        wait_for_snapshot(directory, FEW + 2)
+
+
+def test_a_flipped_byte_is_told_of_and_never_answered(
+    serve_with: Serve, directory: Path, people: dict[str, str]
+) -> None:
+    """Without snapshots, so that the whole file is read."""
+    file = directory / "presence.db"
+    with closing(sqlite3.connect(file)) as database:  # its end leaves no log
+        ((vector,),) = database.execute("SELECT vector FROM embeddings WHERE position = 8")
+    whole = file.read_bytes()
+    damaged = bytearray(whole)
+    damaged[damaged.index(vector) + 5] ^= 4
+    file.write_bytes(damaged)
+    shutil.rmtree(directory / "snapshots")
+    with (
+        pytest.raises(pytest.fail.Exception, match="embedding of record 8 is damaged: restore a backup"),
+        serve_with(config({"directory": str(directory)}, 1)),
+    ):
+        pass
+    file.write_bytes(whole)
+    with serve_with(config({"directory": str(directory)}, 1)) as service, service.client() as client:
+        assert all_are_found(client, people)
