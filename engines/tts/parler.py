@@ -124,7 +124,7 @@ def _package() -> tuple[Any, Any]:
     except (AttributeError, ImportError, OSError, RuntimeError) as error:
         logger.warning("parler-tts cannot be imported: %s: %s", type(error).__name__, error)
         raise ConfigurationError(
-            "backend parler-tts needs parler-tts==0.2.3 in an environment of its own: copy `runtime_env` from "
-            "docs/speech-engines.md into the deployment of its model file"
+            "backend parler-tts needs parler-tts==0.2.3 in an environment of its own: copy `runtime_env` "
+            "from docs/speech-engines.md into the deployment of its model file"
         ) from error
     return ParlerTTSForConditionalGeneration, AutoTokenizer
