@@ -24,6 +24,10 @@ ALL_INTERFACES = re.compile(r"^(\s*bind )(?:\*|0\.0\.0\.0|\[::\])?:(\d+)", re.MU
 
 ADMIN_SOCKET = re.compile(r"^(\s*stats socket \S+ mode )666\b", re.MULTILINE)
 
+SPLICED_REQUESTS = re.compile(r"^[ \t]*option splice-request\n", re.MULTILINE)
+"""With it HAProxy 2.8 turns in circles, and tells the replica nothing, when a client leaves that was slower
+than its answer.
+"""
 
 ERROR_FILE = re.compile(r"^\s*errorfile 50[234] (\S+)", re.MULTILINE)
 
@@ -43,7 +47,8 @@ PR_SET_PDEATHSIG = 1
 
 
 def on_loopback(config: str) -> str:
-    """The configuration with every bind that names no address on 127.0.0.1 and a private socket."""
+    """The configuration with binds without an address on 127.0.0.1, a private socket, no splicing."""
+    config = SPLICED_REQUESTS.sub("", config)
     return ADMIN_SOCKET.sub(r"\g<1>600", ALL_INTERFACES.sub(r"\g<1>127.0.0.1:\2", config))
 
 

@@ -57,7 +57,7 @@ async def stream(
 ) -> Response:
     """The same, each sentence as soon as it is spoken."""
     order = await flow.by_voice(_order(body, output_format, whole=False), voice_id, deadline)
-    return SoundStream(await flow.speak(order, deadline), order.target)
+    return SoundStream(await flow.speak(order, deadline), order.target, deadline)
 
 
 @router.post("/v1/sound-generation", responses={**SHAPES, **SOUND}, response_class=Response)

@@ -69,5 +69,5 @@ async def _answer(body: SpeechRequest, flow: SpeechFlow, name: str, deadline: fl
         return file_response(await flow.whole(order, deadline), target)
     pieces = await flow.speak(order, deadline)
     if body.stream_format == "sse":
-        return EventStream(pieces, len(body.input))
-    return SoundStream(pieces, target)
+        return EventStream(pieces, len(body.input), deadline)
+    return SoundStream(pieces, target, deadline)

@@ -183,6 +183,8 @@ def test_no_bind_of_serves_own_template_stays_open() -> None:
     binds = re.findall(r"^\s*bind (\S+):1234", private, re.MULTILINE)
     assert binds == ["127.0.0.1", "192.0.2.7", "192.0.2.7", "127.0.0.1"]
     assert re.findall(r"stats socket (\S+) mode (\d+)", private) == [("/run/presence/a", "600")]
+    assert "option splice-request" in config
+    assert "option splice-request" not in private
 
 
 @pytest.mark.parametrize(

@@ -292,6 +292,13 @@ async def test_an_error_after_the_first_event_is_an_event(client: httpx.AsyncCli
     assert (last["type"], last["error"]["code"]) == ("error", 504)
 
 
+SCOPE = {
+    "type": "http", "asgi": {"version": "3.0", "spec_version": "2.4"}, "http_version": "1.1",
+    "method": "POST", "path": TTS, "raw_path": TTS.encode(), "query_string": b"", "scheme": "http",
+    "headers": [(b"content-type", b"application/json")], "server": ("test", 80), "client": ("c", 1),
+}  # fmt: skip
+
+
 async def exchange(app: FastAPI, body: dict[str, Any], leaves_after: int = 99) -> list[dict[str, Any]]:
     """What the application sends; the client leaves after so many pieces of the body."""
     sent: list[dict[str, Any]] = []
@@ -311,13 +318,8 @@ async def exchange(app: FastAPI, body: dict[str, Any], leaves_after: int = 99) -
         if len(sent) > leaves_after:
             gone.set()
 
-    scope = {
-        "type": "http", "asgi": {"version": "3.0", "spec_version": "2.4"}, "http_version": "1.1",
-        "method": "POST", "path": TTS, "raw_path": TTS.encode(), "query_string": b"", "scheme": "http",
-        "headers": [(b"content-type", b"application/json")], "server": ("test", 80), "client": ("c", 1),
-    }  # fmt: skip
     with pytest.raises(BaseException):  # noqa: PT011, B017 - however the server sees a broken exchange
-        await app(scope, receive, send)
+        await app(dict(SCOPE), receive, send)
     return sent
 
 
@@ -327,6 +329,27 @@ async def test_when_the_client_leaves_the_synthesis_ends(app: FastAPI, part: Par
     async with asyncio.timeout(10):
         await part.ended.wait()
     assert part.sentences < 5
+
+
+async def test_a_client_that_reads_nothing_is_left_at_the_deadline(app: FastAPI, part: Part) -> None:
+    object.__setattr__(app.state.services, "speech_deadline_s", 1.0)
+    held = asyncio.Event()
+
+    async def send(_: Any) -> None:
+        if part.asked:
+            await held.wait()
+
+    incoming = [{"type": "http.request", "body": json.dumps({"input": TEXT, "stream": True}).encode()}]
+
+    async def receive() -> dict[str, Any]:
+        if incoming:
+            return incoming.pop()
+        await held.wait()
+        return {"type": "http.disconnect"}
+
+    with pytest.raises(RuntimeError, match="response already started"):
+        await app(dict(SCOPE), receive, send)
+    assert part.ended.is_set()
 
 
 async def test_voices_are_listed_in_elevenlabs_shape(
