@@ -24,6 +24,9 @@ from engines.types import EngineOptions, Runtime
 SLOWEST_WORDS, FASTEST_WORDS = 80, 900
 """Words a minute between which the library changes its pace itself."""
 
+DEFAULT_VOICE = "en-us+f5"
+"""Of the variants that do not clip, the one that a recognizer understands best: docs/accuracy.md."""
+
 RANGES = {
     "rate": (80, 450, 175),
     "pitch": (0, 99, 50),
@@ -38,7 +41,7 @@ class Espeak:
     """The engine: options, and its synthesizer."""
 
     known_options: ClassVar[dict[str, str]] = {
-        "voice": "who speaks when a request names nobody: a language, and a variant after +; en-us",
+        "voice": "who speaks when a request names nobody: a language, and a variant after +; en-us+f5",
         "rate": "words a minute at speed 1, 80 to 450; 175",
         "pitch": "0 to 99; 50",
         "range": "how much the pitch varies, 0 to 99; 50",
@@ -48,9 +51,10 @@ class Espeak:
     own_speed: ClassVar[bool] = True
     follows_instructions: ClassVar[bool] = False
     clones: ClassVar[bool] = False
+    splits_text: ClassVar[bool] = True
 
     def __init__(self, options: EngineOptions) -> None:
-        self.voice = options.options.get("voice", "en-us")
+        self.voice = options.options.get("voice", DEFAULT_VOICE)
         self.numbers = {
             name: whole(options, name, usual, low, high) for name, (low, high, usual) in RANGES.items()
         }

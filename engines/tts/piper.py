@@ -49,6 +49,7 @@ class Piper:
     own_speed: ClassVar[bool] = True
     follows_instructions: ClassVar[bool] = False
     clones: ClassVar[bool] = False
+    splits_text: ClassVar[bool] = True
 
     def __init__(self, options: EngineOptions) -> None:
         if not options.model:
