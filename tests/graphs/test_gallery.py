@@ -1,5 +1,8 @@
 """The gallery that ships, and what is said of a wrong one."""
 
+import hashlib
+import io
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +10,10 @@ import pytest
 import yaml
 
 from engines.errors import ConfigurationError
+from graphs.archive import folder_of
 from graphs.download import checksum
 from graphs.gallery import GALLERY, Entry, load
+from graphs.models import install
 from graphs.settings import read_model_file
 
 YUNET = (
@@ -53,7 +58,47 @@ def test_the_gallery_lies_in_the_config_directory() -> None:
 
 
 def test_the_shipped_gallery_has_every_face_and_voice_model(shipped: dict[str, Entry]) -> None:
-    assert list(shipped) == [*ENGINES, *VOICES]
+    assert [name for name in shipped if not is_piper(shipped[name])] == [*ENGINES, *VOICES]
+
+
+def is_piper(one: Entry) -> bool:
+    return one.backend == "piper"
+
+
+def test_the_shipped_gallery_has_every_voice_of_piper(shipped: dict[str, Entry], tmp_path: Path) -> None:
+    voices = {name: one for name, one in shipped.items() if is_piper(one)}
+    assert len(voices) == 80
+    assert sum(name.startswith("voice-") for name in voices) == 56
+    for name, one in voices.items():
+        model = read_model_file(written(tmp_path, one.document()))
+        assert (model.name, model.engine, model.capability) == (name, "piper", "tts")
+        (file,) = one.files
+        folder, *_, weights = Path(model.parameters.model).parts
+        assert folder == folder_of(file.filename)
+        assert weights.endswith(".onnx")
+        assert file.uri.endswith(f"/{file.filename}")
+    assert {one.license for one in voices.values() if not one.commercial} == {"cc-by-nc-sa-4.0", "other"}
+
+
+def test_an_installed_voice_of_piper_is_one_that_serves(
+    shipped: dict[str, Entry], origin: Any, tmp_path: Path
+) -> None:
+    """The archive holds NAME.onnx and NAME.onnx.json, as those of the releases do."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w:gz") as tar:
+        for name in ("./it-riccardo_fasol-x-low.onnx", "./it-riccardo_fasol-x-low.onnx.json"):
+            info = tarfile.TarInfo(name)
+            info.size = 2
+            tar.addfile(info, io.BytesIO(b"{}"))
+    entry = shipped["voice-it-riccardo_fasol-x-low"]
+    (file,) = entry.files
+    resource = origin.put(f"/{file.filename}", archive.getvalue())
+    digest = hashlib.sha256(archive.getvalue()).hexdigest()
+    local = file.model_copy(update={"uri": resource.url, "sha256": digest})
+    path = install(entry.model_copy(update={"files": (local,)}), tmp_path)
+    model = read_model_file(path)
+    assert (tmp_path / model.parameters.model).is_file()
+    assert (tmp_path / f"{model.parameters.model}.json").is_file()
 
 
 @pytest.mark.parametrize("name", VOICES)
@@ -98,7 +143,9 @@ def test_of_the_face_models_only_opencvs_are_for_commercial_use(shipped: dict[st
         "insightface-opencv",
         "insightface-opencv-int8",
     }
-    assert {one.license for one in shipped.values() if not one.commercial} == {"insightface-non-commercial"}
+    assert {shipped[name].license for name in ENGINES if not shipped[name].commercial} == {
+        "insightface-non-commercial"
+    }
 
 
 def test_the_checksum_of_yunet_is_that_of_the_real_file(shipped: dict[str, Entry]) -> None:
@@ -180,7 +227,10 @@ def test_a_gallery_that_is_not_there_is_told(tmp_path: Path) -> None:
 
 def test_the_document_names_every_model_and_its_example_gallery_loads(tmp_path: Path) -> None:
     text = (GALLERY.parent.parent / "docs" / "models.md").read_text(encoding="utf-8")
+    assert "80 voices of piper" in text
     for name, one in load().items():
+        if is_piper(one):
+            continue
         (row,) = [line for line in text.splitlines() if line.startswith(f"| {name} |")]
         assert row.endswith("| yes |" if one.commercial else "| no |")
     model, own = (block.partition("```")[0] for block in text.split("```yaml\n")[1:])
