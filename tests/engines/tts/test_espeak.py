@@ -25,7 +25,8 @@ CRASHES = [("ti", "\u28ff"), ("en-us", "A." * 500)]
 
 
 def engine(**options: str) -> EspeakSynthesizer:
-    return Espeak(EngineOptions(options=options)).load(Runtime())
+    """The plain male voice, whose pitch is the easiest to measure, unless the options say otherwise."""
+    return Espeak(EngineOptions(options={"voice": "en-us"} | options)).load(Runtime())
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +65,11 @@ def test_the_registry_knows_it() -> None:
     assert all(path.is_file() for path in Espeak(EngineOptions()).weights())
 
 
-def test_it_speaks_loud_and_unclipped(espeak: EspeakSynthesizer) -> None:
-    samples = sound(espeak)
-    assert espeak.rate == 22_050
-    assert 3 < len(samples) / espeak.rate < 5
+def test_it_speaks_loud_and_unclipped() -> None:
+    usual = Espeak(EngineOptions()).load(Runtime())
+    samples = sound(usual)
+    assert usual.rate == 22_050
+    assert 3 < len(samples) / usual.rate < 5
     assert 0.3 < np.abs(samples).max() < 1
     assert samples.dtype == np.float32
 
@@ -106,6 +108,7 @@ def test_voices_tell_language_and_gender(espeak: EspeakSynthesizer) -> None:
     assert voices["pt-br"].languages[0] == "pt-br"
     assert voices["de"].gender == "male"
     assert voices["en-us+f3"].gender == "female"
+    assert pitch(sound(Espeak(EngineOptions()).load(Runtime())), 22_050) > 1.3 * pitch(sound(espeak), 22_050)
     assert pitch(sound(espeak, voice="en-us+f3"), 22_050) > 1.3 * pitch(sound(espeak), 22_050)
 
 
