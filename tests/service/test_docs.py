@@ -101,6 +101,7 @@ def test_the_pages_show_every_route() -> None:
     wanted |= {"/v1/face/register", "/v1/face/identify", "/v1/face/forget", "/v1/face/registrations"}
     verbs = ("verify", "analyze", "embed", "register", "identify", "forget", "registrations")
     wanted |= {f"/v1/voice/{verb}" for verb in verbs}
+    wanted |= {"/tts", "/v1/audio/speech", "/v1/voices", "/v1/models"}
     wanted |= {"/stores/set", "/stores/find", "/healthz", "/readyz", "/version", "/metrics"}
     assert wanted <= shown
     assert {"README.md", "docs/faces.md", "docs/voices.md"} <= {example.page for example in EXAMPLES}
