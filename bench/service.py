@@ -29,7 +29,7 @@ POLL_S = 0.2
 
 
 def model_entries(shared: Path = SHARED) -> dict[str, dict[str, Any]]:
-    """Entries of model files by name: those of the default profile, and `mini` where its weights are.
+    """Entries of model files by name: faces and voices of the default profile, `mini` where its weights are.
 
     Each face model also with all its parts in one replica, a replica a core: its name with `-fused` behind.
     """
@@ -37,8 +37,9 @@ def model_entries(shared: Path = SHARED) -> dict[str, dict[str, Any]]:
     face = (shared / "models" / "face").resolve()
     if (face / "insightface" / "models" / "mini").is_dir():
         entries.append(_mini(face))
-    faces = [entry for entry in entries if ModelFile.model_validate(entry).capability == "face"]
-    others = [entry for entry in entries if entry not in faces]
+    kinds = {entry["name"]: ModelFile.model_validate(entry).capability for entry in entries}
+    faces = [entry for entry in entries if kinds[entry["name"]] == "face"]
+    others = [entry for entry in entries if kinds[entry["name"]] == "voice"]
     both = [variant for entry in faces for variant in (entry, _fused(entry))]
     return {entry["name"]: entry for entry in (*both, *others)}
 

@@ -16,6 +16,7 @@ import pytest
 from elevenlabs import ElevenLabs, VoiceSettings
 from elevenlabs.core.api_error import ApiError
 
+from bench.speech import served
 from engines.audio import decode
 
 pytestmark = pytest.mark.service
@@ -279,6 +280,17 @@ def test_the_description_names_every_route(client: httpx.Client) -> None:
         "/api/voice-profiles/{profile_id}/audio",
     }
     assert wanted <= set(paths)
+
+
+async def test_the_bench_measures_the_service(default_service: Any) -> None:
+    rows = [
+        await served(default_service.port, "espeak-ng", 2, 0.5, stream=stream) for stream in (False, True)
+    ]
+    assert [(row.way, row.clients) for row in rows] == [("whole", 2), ("stream", 2)]
+    for row in rows:
+        assert row.texts >= 2
+        assert 0 < row.first_ms <= row.first_p95_ms
+        assert row.first_ms <= row.text_ms
 
 
 def test_models_on_demand_start_with_the_first_request_and_keys_are_elevenlabs_too(
