@@ -198,4 +198,5 @@ class OnDemandSynthesizer(SpeechReplica):
         except ImportError as error:
             reason = f"the package {error.name} is not installed"
         logger.warning("%s with %r was asked for: %s", backend, weights, reason)
-        raise UnknownModel(f"backend {backend} cannot load {weights or 'its model'!r} here: {reason}")
+        named = f"the model {weights!r}" if weights else "its model"
+        raise UnknownModel(f"backend {backend} cannot load {named} here: {reason}")
