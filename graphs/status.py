@@ -8,6 +8,9 @@ from typing import Protocol
 from ray import serve
 from ray.serve.schema import ApplicationStatusOverview
 
+ANSWERING = frozenset({"HEALTHY", "UPSCALING", "DOWNSCALING"})
+"""States of a deployment whose replicas answer. One that scales has those that it had before."""
+
 STALE_S = 1.0
 """How long an answer of the controller is used again."""
 
@@ -56,4 +59,4 @@ def model_states(models: Iterable[str], overview: ApplicationStatusOverview | No
 def _state(deployments: set[str]) -> str:
     if deployments & {"UNHEALTHY", "DEPLOY_FAILED"}:
         return "failed"
-    return "ready" if deployments and deployments <= {"HEALTHY"} else "loading"
+    return "ready" if deployments and deployments <= ANSWERING else "loading"

@@ -23,6 +23,11 @@ def test_a_model_is_ready_when_all_its_parts_are() -> None:
     assert model_states(["a", "b", "c"], seen) == {"a": "ready", "b": "loading", "c": "loading"}
 
 
+def test_a_model_that_scales_is_ready() -> None:
+    seen = overview(a__detector="UPSCALING", a__recognizer="HEALTHY", b__detector="DOWNSCALING")
+    assert model_states(["a", "b"], seen) == {"a": "ready", "b": "ready"}
+
+
 def test_a_failed_part_fails_its_model() -> None:
     seen = overview(a__detector="HEALTHY", a__recognizer="DEPLOY_FAILED", b__detector="UNHEALTHY")
     assert model_states(["a", "b"], seen) == {"a": "failed", "b": "failed"}
