@@ -53,7 +53,7 @@ class SpeechMetrics:
         self._characters = Counter("presence_tts_characters", "Characters spoken", tag_keys=keys)
         self._seconds = Counter("presence_tts_audio_seconds", "Seconds of sound spoken", tag_keys=keys)
         self._abandoned = Counter(
-            "presence_tts_abandoned", "Texts that were not spoken to their end", tag_keys=keys
+            "presence_tts_abandoned", "Texts that were begun and not spoken to their end", tag_keys=keys
         )
         self._factor = Histogram(
             "presence_tts_real_time_factor",

@@ -90,7 +90,7 @@ class SpeechReplica:
                 for start in range(0, len(step.data), PIECE_BYTES):
                     yield step.data[start : start + PIECE_BYTES]
         finally:
-            if not speech.done:
+            if spoken and not speech.done:
                 metrics.abandoned()
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
