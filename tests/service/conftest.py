@@ -198,12 +198,15 @@ def random_emotions(path: Path) -> None:
 @pytest.fixture(scope="session")
 def serve_with(
     tmp_path_factory: pytest.TempPathFactory,
-) -> Callable[[dict[str, Any]], AbstractContextManager[Service]]:
-    """Starts one more `presence serve` with this config and no installed models; stops it at the end."""
+) -> Callable[..., AbstractContextManager[Service]]:
+    """Starts one more `presence serve` with this config and this directory of installed models, else none.
 
-    def started(config: dict[str, Any]) -> AbstractContextManager[Service]:
+    Stops it at the end.
+    """
+
+    def started(config: dict[str, Any], models: Path | None = None) -> AbstractContextManager[Service]:
         directory = tmp_path_factory.mktemp("own")
-        path, models = directory / "config.yaml", directory / "models"
+        path, models = directory / "config.yaml", models or directory / "models"
         path.write_text(yaml.safe_dump(config))
         return contextmanager(running)(["--config", str(path), "--models-dir", str(models)], directory)
 
