@@ -313,6 +313,43 @@ def test_models_and_stores_never_mix(client: httpx.Client, kerry: list[str], sto
         assert match["distance"] == pytest.approx(0, abs=1e-5)
 
 
+def test_a_registration_that_is_repeated_with_its_key_is_made_once(
+    connections: list[httpx.Client], kerry: list[str], store: str
+) -> None:
+    """Eight times at once, by whichever replica; another store may use the key for its own."""
+    body = {"model": "mini", "img": kerry[0], "name": "Kerry", "labels": {"a": "b"}, "store": store}
+
+    def enrol(client: httpx.Client, **more: object) -> httpx.Response:
+        headers = {b"Idempotency-Key": "\U0001f511 1".encode()}
+        return client.post("/v1/face/register", json={**body, **more}, headers=headers)
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(enrol, connections))
+    assert [answer.status_code for answer in answers] == [200] * 8
+    made = answers[0].json()
+    assert all(answer.json() == made for answer in answers)
+    client = connections[0]
+    others: list[dict[str, Any]] = [{"name": "Serra"}, {"labels": {}}, {"model": "dlib-resnet"}]
+    for other in others:
+        assert "Idempotency-Key" in error(enrol(client, **other), 409)["message"]
+    page = client.get("/v1/face/registrations", params={"store": store}).json()
+    assert [one["id"] for one in page["data"]] == [made["id"]]
+    elsewhere = enrol(client, store=f"{store}-2").json()
+    assert elsewhere["id"] != made["id"]
+    assert send(client, "/v1/face/forget", id=made["id"], store=store).status_code == 204
+    assert enrol(client, name="Serra").json()["name"] == "Serra"
+    (match,) = identify(client, store, kerry[0])
+    assert match["name"] == "Serra"
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256])
+def test_keys_that_cannot_be_are_refused(
+    client: httpx.Client, kerry: list[str], store: str, key: str
+) -> None:
+    body = {"model": "mini", "img": kerry[0], "name": "Kerry", "store": store}
+    error(client.post("/v1/face/register", json=body, headers={"Idempotency-Key": key}), 400)
+
+
 def test_32_enrolments_at_once_are_all_found(
     connections: list[httpx.Client], people: dict[str, list[str]], store: str
 ) -> None:

@@ -138,7 +138,8 @@ async def test_what_is_acknowledged_outlives_store_replicas(
 async def test_what_one_client_enrols_three_others_find_at_once(
     first: Service, record_property: Record
 ) -> None:
-    """By whichever of the three replicas, while seven more do the same."""
+    """Eight at a time; each of the three replicas answers hundreds of the searches."""
+    before = searches(first)
     numbers, missed = iter(range(ENROLLED_AND_FOUND)), []
     async with AsyncExitStack() as stack:
         clients = [
@@ -162,6 +163,28 @@ async def test_what_one_client_enrols_three_others_find_at_once(
         await asyncio.gather(*(rounds() for _ in range(8)))
         record_property("enrolled_and_found_s", round(time.monotonic() - began, 1))
     assert missed == []
+
+    def answered() -> list[float]:
+        return [count - before.get(replica, 0) for replica, count in searches(first).items()]
+
+    until(lambda: sum(answered()) >= 3 * ENROLLED_AND_FOUND)
+    shares = sorted(share for share in answered() if share)
+    record_property("searches_by_replica", shares)
+    assert sum(shares) == 3 * ENROLLED_AND_FOUND
+    assert len(shares) == REPLICAS
+    assert shares[0] >= ENROLLED_AND_FOUND / 10
+
+
+def searches(service: Service) -> dict[str, float]:
+    """How many searches each replica of the store has answered."""
+    with service.client() as client:
+        told = client.get("/metrics").text
+    samples = re.findall(r"^ray_presence_items_total{(.*)} (\S+)$", told, re.MULTILINE)
+    return {
+        re.findall(r'replica="([^"]+)"', tags)[0]: float(count)
+        for tags, count in samples
+        if 'model="store"' in tags and 'role="search"' in tags
+    }
 
 
 def on_disk(directory: Path, *needles: bytes) -> dict[str, list[int]]:
