@@ -75,7 +75,7 @@ def test_serve_and_presence_read_every_config(path: Path) -> None:
     assert config.http_options.request_timeout_s is None
     arguments = AppArgs.model_validate(config.applications[0].args)
     assert arguments.models
-    assert {model.capability for model in arguments.models} >= {"face", "voice"}
+    assert {model.capability for model in arguments.models} >= {"face", "voice", "tts"}
 
 
 @pytest.mark.parametrize("path", SERVE_CONFIGS, ids=named)
@@ -99,11 +99,13 @@ def test_a_wrong_key_of_a_model_would_be_seen() -> None:
 
 def test_the_gpu_config_scales_every_part_on_gpus() -> None:
     data = yaml.safe_load((ROOT / "config" / "gpu.yaml").read_text(encoding="utf-8"))
-    face, voice = AppArgs.model_validate(data["applications"][0]["args"]).models
+    face, voice, speech = AppArgs.model_validate(data["applications"][0]["args"]).models
 
     assert set(face.deployment) == {"detector", "recognizer", "attributes", "liveness"}
     assert set(voice.deployment) == {"encoder", "attributes"}
-    for part in (*face.deployment.values(), *voice.deployment.values()):
+    assert set(speech.deployment) == {"synthesizer"}
+    parts = [part for model in (face, voice, speech) for part in model.deployment.values()]
+    for part in parts:
         assert 0 < part.num_gpus < 1
         assert part.max_replicas is not None
         assert part.max_replicas > part.min_replicas
@@ -116,8 +118,8 @@ def test_the_gpu_config_serves_the_gallery_entries_as_they_are() -> None:
     for model in data["applications"][0]["args"]["models"]:
         (entry,) = [item for item in gallery if item["name"] == model["name"]]
 
-        for key in ("backend", "license", "options", "known_usecases"):
-            assert model[key] == entry[key]
+        for key in ("backend", "license", "parameters", "options", "known_usecases"):
+            assert model.get(key) == entry.get(key)
 
 
 def test_kuberay_deploys_the_gpu_config() -> None:
