@@ -7,7 +7,7 @@ points at the record. An index is the result of applying changes in order up to 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,9 +58,11 @@ class Stored:
     created_at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
-    """A record that was found. similarity: inner product, -1..1."""
+class Match(NamedTuple):
+    """A record that was found. similarity: inner product, -1..1.
+
+    A tuple: a batch of searches makes hundreds.
+    """
 
     position: int
     similarity: float

@@ -103,7 +103,7 @@ def default_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servic
 
 @pytest.fixture(scope="session")
 def service(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """Every face engine on real weights (SFace's are random), two voices, API keys, one network allowed."""
+    """Every face engine on real weights (SFace's are random), voices, speech, keys; one network allowed."""
     directory = tmp_path_factory.mktemp("service")
     models = directory / "models"
     models.mkdir()
@@ -148,6 +148,7 @@ def service_config(shared: Path, keys: Path) -> dict[str, Any]:
          "options": ["emotion_model:"], "deployment": {"encoder": {"max_batch_size": 4}}},
         {"name": "talker", "backend": "fake-voice",
          "options": ["emotion_model:emotions", "age_gender_model:absent/model"]},
+        {"name": "espeak-ng", "backend": "espeak-ng", "license": "GPL-3.0-or-later"},
     ]  # fmt: skip
     return {
         "proxy_location": "HeadOnly",

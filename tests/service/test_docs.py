@@ -12,6 +12,8 @@ from typing import Any
 import psutil  # type: ignore[import-untyped] # it ships without types
 import pytest
 
+from engines.audio import decode
+
 pytestmark = pytest.mark.service
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,6 +52,8 @@ def examples() -> Iterator[Example]:
 
 
 EXAMPLES = list(examples())
+MUSIC = "/v1/sound-generation"
+"""Its example asks for a model that the default service lacks: test_neural_speech.py runs it."""
 
 
 @pytest.fixture(scope="session")
@@ -95,22 +99,27 @@ def documents(text: str) -> Iterator[Any]:
         text = text[end:].lstrip()
 
 
-def test_the_pages_show_every_route() -> None:
-    shown = {route for example in EXAMPLES for route in re.findall(r":8080(/[\w/]+)", example.text)}
-    wanted = {"/v1/face/verify", "/v1/face/analyze", "/v1/face/embed", "/v1/detection", "/v1/models"}
-    wanted |= {"/v1/face/register", "/v1/face/identify", "/v1/face/forget", "/v1/face/registrations"}
-    verbs = ("verify", "analyze", "embed", "register", "identify", "forget", "registrations")
-    wanted |= {f"/v1/voice/{verb}" for verb in verbs}
-    wanted |= {"/tts", "/v1/audio/speech", "/v1/voices", "/v1/models"}
-    wanted |= {"/stores/set", "/stores/find", "/healthz", "/readyz", "/version", "/metrics"}
-    assert wanted <= shown
+def test_the_pages_show_every_route(default_service: Any) -> None:
+    """An address may be put together of variables: then its beginning is shown, and a variable follows."""
+    with default_service.client() as client:
+        routes = client.get("/openapi.json").json()["paths"]
+    shown = "\n".join(example.text for example in EXAMPLES)
+    fixed = {route for route in routes if "{" not in route}
+    assert {route for route in fixed if not re.search(rf":8080{re.escape(route)}(?![\w/-])", shown)} == set()
+    of_one = {re.sub(r"/\{.*", "/", route) for route in routes if "{" in route}
+    assert {route for route in of_one if f":8080{route}" not in shown} == set()
     assert {"README.md", "docs/faces.md", "docs/voices.md"} <= {example.page for example in EXAMPLES}
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=str)
-def test_the_example_runs_as_printed(answers: Callable[[str], list[Any]], example: Example) -> None:
+@pytest.mark.parametrize("example", [one for one in EXAMPLES if MUSIC not in one.text], ids=str)
+def test_the_example_runs_as_printed(
+    answers: Callable[[str], list[Any]], media: Path, example: Example
+) -> None:
+    calls = re.split(r"\bcurl (?=-)", example.text)[1:]
     printed = answers(example.text)
-    assert len(printed) == example.text.count("curl ")
+    assert len(printed) == sum("-o " not in call or "-w " in call for call in calls)
+    for name in re.findall(r"-o (\S+\.(?:mp3|wav))", example.text):
+        assert decode((media / name).read_bytes(), 16_000, 60).seconds > 0.5
     for answer in printed:
         assert answer
         assert "error" not in answer

@@ -57,6 +57,14 @@ def requests(shared: Path, picture: Picture) -> dict[str, Requests]:
             ("/v1/voice/embed", {"model": "resemblyzer-ge2e", "audio": voice}),
             ("/v1/voice/identify", {"model": "resemblyzer-ge2e", "audio": other}),
         ],
+        "talker": [
+            ("/v1/voice/analyze", {"model": "talker", "audio": voice, "actions": ["emotion"]}),
+            ("/v1/voice/embed", {"model": "talker", "audio": other}),
+        ],
+        "espeak-ng": [
+            ("/tts", {"model": "espeak-ng", "input": "It is spoken again and again. " * 20}),
+            ("/v1/audio/speech", {"model": "espeak-ng", "voice": "en-us", "input": "Once."}),
+        ],
     }
 
 
@@ -143,7 +151,15 @@ def assert_asks_to_come_back(answer: httpx.Response) -> None:
 
 @pytest.mark.parametrize(
     "deployment",
-    ["mini.detector", "mini.recognizer", "mini.attributes", "mini.liveness", "resemblyzer-ge2e.encoder"],
+    [
+        "mini.detector",
+        "mini.recognizer",
+        "mini.attributes",
+        "mini.liveness",
+        "resemblyzer-ge2e.encoder",
+        "talker.attributes",
+        "espeak-ng.synthesizer",
+    ],
 )
 async def test_a_killed_model_replica_costs_a_503_at_most(
     service: Service,

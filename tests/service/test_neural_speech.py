@@ -1,5 +1,6 @@
 """The neural speech engines behind the routes, on small random models of their real classes."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,10 +14,15 @@ import pytest
 import yaml
 
 from engines.audio import decode
+from tests.service.test_docs import EXAMPLES, MUSIC, PRINTED, STRICT
 
 pytestmark = pytest.mark.service
 
 MODEL_FILES = """
+- name: music
+  backend: transformers-musicgen
+  parameters: {model: musicgen}
+  options: ["duration_seconds:0.5"]
 - name: xtts_v2
   backend: coqui
   parameters:
@@ -90,6 +96,15 @@ def test_musicgen_plays_what_is_described(speech: httpx.Client) -> None:
     sound = spoken(speech, music, params={"seed": "7", "duration_seconds": "2"})
     assert len(sound) == pytest.approx(2 * 16_000, abs=200)
     assert sound.std() > 0.001
+
+
+def test_the_example_of_sound_generation_runs_as_printed(speech: httpx.Client, tmp_path: Path) -> None:
+    if not shutil.which("curl"):
+        pytest.skip("curl is not installed")
+    (example,) = (one for one in EXAMPLES if MUSIC in one.text)
+    script = STRICT + example.text.replace(PRINTED, str(speech.base_url).rstrip("/"))
+    subprocess.run(["bash", "-c", script], cwd=tmp_path, check=True, timeout=120)
+    assert decode((tmp_path / "rain.mp3").read_bytes(), 16_000, 60).seconds == pytest.approx(2, abs=0.1)
 
 
 def test_coqui_speaks_with_the_voices_of_a_model(speech: httpx.Client) -> None:

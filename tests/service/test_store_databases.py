@@ -1,17 +1,12 @@
-"""The store when its database fails under the service: Postgres that restarts, files that are damaged."""
+"""Services on one Postgres: what one writes the other finds, and what they do while it is away."""
 
 import asyncio
-import shutil
-import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from itertools import count
-from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.service.enrolling import (
@@ -34,7 +29,6 @@ BEFORE = 300
 """Registrations that are acknowledged before Postgres is stopped, and again after it has come back."""
 SHARED = 100
 """Registrations with each of two services on one database, looked for at once with the other."""
-FEW = 60
 
 Record = Callable[[str, object], None]
 
@@ -141,67 +135,3 @@ async def test_postgres_restarts_under_load(
             answer = client.post("/v1/face/identify", json={"model": "fake", "img": PICTURES[0]})
             assert answer.status_code == 200
             assert "age" not in answer.headers
-
-
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of a store in SQLite that outlives its services."""
-    return tmp_path_factory.mktemp("damaged") / "store"
-
-
-@pytest.fixture(scope="module")
-def people(serve_with: Serve, directory: Path) -> dict[str, str]:
-    """Name by id of those whom a service enrolled there; it wrote a snapshot and was stopped."""
-    with serve_with(config({"directory": str(directory)}, 1)) as service, service.client() as client:
-        for number in range(FEW):
-            body = {"model": "fake", "img": PICTURES[number], "name": f"person {number}"}
-            assert client.post("/v1/face/register", json=body).status_code == 200
-        wait_for_snapshot(directory, FEW)
-        return all_registered(client)[0]
-
-
-def wait_for_snapshot(directory: Path, position: int) -> None:
-    give_up = time.monotonic() + WAIT_S
-    while [path.name.partition("-")[2] for path in directory.glob("snapshots/[0-9]*")] != [f"{position}"]:
-        assert time.monotonic() < give_up
-        time.sleep(0.1)  # upkeep announces nothing
-
-
-def all_are_found(client: httpx.Client, people: dict[str, str]) -> bool:
-    return all_registered(client) == (people, FEW) and all(
-        identify(client, PICTURES[number], 1) == [f"person {number}"] for number in range(FEW)
-    )
-
-
-def test_a_torn_snapshot_is_passed_over(serve_with: Serve, directory: Path, people: dict[str, str]) -> None:
-    (index,) = directory.glob("snapshots/[0-9]*/0.index")
-    index.write_bytes(index.read_bytes()[:-100])
-    with serve_with(config({"directory": str(directory)}, 1)) as service:
-        with service.client() as client:
-            assert all_are_found(client, people)
-            body = {"model": "fake", "img": PICTURES[FEW], "name": "one more"}
-            made = client.post("/v1/face/register", json=body).json()["id"]
-            assert client.post("/v1/face/forget", json={"id": made}).status_code == 204
-        wait_for_snapshot(directory, FEW + 2)
-
-
-def test_a_flipped_byte_is_told_of_and_never_answered(
-    serve_with: Serve, directory: Path, people: dict[str, str]
-) -> None:
-    """Without snapshots, so that the whole file is read."""
-    file = directory / "presence.db"
-    with closing(sqlite3.connect(file)) as database:  # its end leaves no log
-        ((vector,),) = database.execute("SELECT vector FROM embeddings WHERE position = 8")
-    whole = file.read_bytes()
-    damaged = bytearray(whole)
-    damaged[damaged.index(vector) + 5] ^= 4
-    file.write_bytes(damaged)
-    shutil.rmtree(directory / "snapshots")
-    with (
-        pytest.raises(pytest.fail.Exception, match="embedding of record 8 is damaged: restore a backup"),
-        serve_with(config({"directory": str(directory)}, 1)),
-    ):
-        pass
-    file.write_bytes(whole)
-    with serve_with(config({"directory": str(directory)}, 1)) as service, service.client() as client:
-        assert all_are_found(client, people)

@@ -16,7 +16,15 @@ def test_models_are_listed_with_capability_licence_and_state(client: httpx.Clien
     listed = client.get("/v1/models").json()
     assert listed["object"] == "list"
     models = {model["id"]: model for model in listed["data"]}
-    assert list(models) == ["dlib-resnet", "mini", "opencv", "mini-fused", "resemblyzer-ge2e", "talker"]
+    assert list(models) == [
+        "dlib-resnet",
+        "mini",
+        "opencv",
+        "mini-fused",
+        "resemblyzer-ge2e",
+        "talker",
+        "espeak-ng",
+    ]
     assert models["mini"]["object"] == "model"
     assert models["mini"]["capability"] == "face"
     assert models["mini"]["license"] == "research"
