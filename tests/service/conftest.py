@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,15 +94,55 @@ def running(
             process.wait(10)
 
 
+SHARED = ("default_service", "service")
+"""Services that many tests share. Those that start a service of their own come after both."""
+STOPS = pytest.StashKey[dict[str, Callable[[], None]]]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of a shared service stand together, so that it need not run beside the others' services."""
+    items.sort(key=turn)
+
+
+def turn(item: pytest.Item) -> int:
+    if "service" not in item.keywords:
+        return 0
+    used = set(getattr(item, "fixturenames", ()))
+    return next((number for number, name in enumerate(SHARED, start=1) if name in used), len(SHARED) + 1)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Stops a shared service after the last of its tests."""
+    if nextitem is not None and turn(nextitem) > turn(item):
+        for stop in item.config.stash.get(STOPS, {}).values():
+            stop()
+
+
+@contextmanager
+def shared_service(
+    config: pytest.Config, name: str, arguments: list[str], directory: Path, key: str = ""
+) -> Iterator[Service]:
+    with ExitStack() as stack:
+        config.stash.setdefault(STOPS, {})[name] = stack.close
+        yield stack.enter_context(contextmanager(running)(arguments, directory, key))
+
+
 @pytest.fixture(scope="session")
-def default_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def default_service(
+    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
     """`presence serve` with its defaults and an empty models directory."""
     directory = tmp_path_factory.mktemp("default")
-    yield from running(["--models-dir", str(directory)], directory)
+    arguments = ["--models-dir", str(directory)]
+    with shared_service(pytestconfig, "default_service", arguments, directory) as started:
+        yield started
 
 
 @pytest.fixture(scope="session")
-def service(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(
+    shared: Path, pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
     """Every face engine on real weights (SFace's are random), voices, speech, keys; one network allowed."""
     directory = tmp_path_factory.mktemp("service")
     models = directory / "models"
@@ -113,7 +153,9 @@ def service(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     keys.write_text(f"# for tests\n{KEY}\n")
     config = directory / "config.yaml"
     config.write_text(yaml.safe_dump(service_config(shared, keys)))
-    yield from running(["--config", str(config), "--models-dir", str(models)], directory, KEY)
+    arguments = ["--config", str(config), "--models-dir", str(models)]
+    with shared_service(pytestconfig, "service", arguments, directory, KEY) as started:
+        yield started
 
 
 def service_config(shared: Path, keys: Path) -> dict[str, Any]:
