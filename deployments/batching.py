@@ -61,6 +61,7 @@ class Batcher(Generic[In, Out]):
         self._arrived = asyncio.Event()
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
         self._worker: asyncio.Task[None] | None = None
+        self._proved = False
 
     async def submit(self, item: In, deadline: float) -> Out:
         """The model's outcome for one item. deadline: seconds since the epoch.
@@ -73,6 +74,15 @@ class Batcher(Generic[In, Out]):
         self._queue.append(_Job(item, deadline, time.monotonic(), future))
         self._arrived.set()
         return await future
+
+    async def check(self, item: In) -> None:
+        """Probes with the item, unless the last batch since the check before has shown that the model works.
+
+        Raises what `probe` raises.
+        """
+        proved, self._proved = self._proved, False
+        if not proved:
+            await self.probe(item)
 
     async def probe(self, item: In) -> Out:
         """Runs one item past the queue, after at most the batch that is running: for health checks."""
@@ -125,6 +135,7 @@ class Batcher(Generic[In, Out]):
             waits = [started - job.queued_at for job in jobs]
             self._observer.batch(len(jobs), waits, time.monotonic() - started)
         outcomes = [error] if error else running.result()
+        self._proved = any(not isinstance(outcome, BaseException) for outcome in outcomes)
         for job, outcome in zip(jobs, outcomes, strict=True):
             if job.future.done():
                 continue

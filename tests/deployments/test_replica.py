@@ -64,6 +64,24 @@ async def test_health_runs_the_model_and_fails_with_it() -> None:
         await replica.check_health()
 
 
+async def test_health_trusts_requests_that_were_answered_since_the_last_check() -> None:
+    replica = Doubler()
+    assert await replica.double(4, later()) == 8
+    await replica.check_health()
+    assert replica.batches == [[0], [4]]
+    await replica.check_health()
+    assert replica.batches == [[0], [4], [0]]
+    assert isinstance(await replica.double(13, later()), NotDecodable)
+    await replica.check_health()
+    assert replica.batches[3:] == [[13], [0]], "a request that is refused proves nothing"
+    assert await replica.double(4, later()) == 8
+    replica.broken = True
+    with pytest.raises(RuntimeError, match="the device is gone"):
+        await replica.double(4, later())
+    with pytest.raises(RuntimeError, match="the device is gone"):
+        await replica.check_health()
+
+
 async def test_errors_of_the_tree_are_values() -> None:
     replica = Doubler()
     assert await replica.double(4, later()) == 8
