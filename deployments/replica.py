@@ -43,7 +43,7 @@ class BatchedReplica(Generic[In, Out]):
         self._batcher.wait_s = float(config["batch_wait_timeout_s"])
 
     async def check_health(self) -> None:
-        """Runs the model on a tiny input unless a request just did; Serve replaces a replica whose model fails."""
+        """Runs the model on a tiny input unless a request just did; Serve replaces a replica that fails."""
         await self._batcher.check(self._probe)
 
     async def _one(self, item: In, deadline: float) -> Out | PresenceError:
