@@ -152,13 +152,28 @@ def service(
     keys = directory / "keys"
     keys.write_text(f"# for tests\n{KEY}\n")
     config = directory / "config.yaml"
-    config.write_text(yaml.safe_dump(service_config(shared, keys)))
+    config.write_text(yaml.safe_dump(serve_config(service_arguments(shared, keys))))
     arguments = ["--config", str(config), "--models-dir", str(models)]
     with shared_service(pytestconfig, "service", arguments, directory, KEY) as started:
         yield started
 
 
-def service_config(shared: Path, keys: Path) -> dict[str, Any]:
+def serve_config(arguments: dict[str, Any]) -> dict[str, Any]:
+    """What `presence serve` reads, with these arguments of the application."""
+    application = {
+        "name": "presence",
+        "route_prefix": "/",
+        "import_path": "graphs.app:app",
+        "args": arguments,
+    }
+    return {
+        "proxy_location": "HeadOnly",
+        "http_options": {"host": "127.0.0.1", "port": 0},
+        "applications": [application],
+    }
+
+
+def service_arguments(shared: Path, keys: Path) -> dict[str, Any]:
     face = shared / "models" / "face"
     liveness = {
         "antispoof_v2_onnx": str(face / "minifasnet" / "MiniFASNetV2.onnx"),
@@ -193,21 +208,10 @@ def service_config(shared: Path, keys: Path) -> dict[str, Any]:
         {"name": "espeak-ng", "backend": "espeak-ng", "license": "GPL-3.0-or-later"},
     ]  # fmt: skip
     return {
-        "proxy_location": "HeadOnly",
-        "http_options": {"host": "127.0.0.1", "port": 0},
-        "applications": [
-            {
-                "name": "presence",
-                "route_prefix": "/",
-                "import_path": "graphs.app:app",
-                "args": {
-                    "models": models,
-                    "gateway": {"api_keys_file": str(keys), "cors_origins": ["https://app.example"]},
-                    "media": {"allow_networks": ["127.0.0.2/32"], "max_seconds": 30},
-                    "store": {"directory": str(keys.parent / "store"), "replicas": {"min_replicas": 3}},
-                },
-            }
-        ],
+        "models": models,
+        "gateway": {"api_keys_file": str(keys), "cors_origins": ["https://app.example"]},
+        "media": {"allow_networks": ["127.0.0.2/32"], "max_seconds": 30},
+        "store": {"directory": str(keys.parent / "store"), "replicas": {"min_replicas": 3}},
     }
 
 
@@ -242,15 +246,15 @@ def random_emotions(path: Path) -> None:
 def serve_with(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[..., AbstractContextManager[Service]]:
-    """Starts one more `presence serve` with this config and this directory of installed models, else none.
+    """Starts one more `presence serve` with these arguments of the application, and this directory of models.
 
-    Stops it at the end.
+    Without a directory no models are installed. Stops it at the end.
     """
 
-    def started(config: dict[str, Any], models: Path | None = None) -> AbstractContextManager[Service]:
+    def started(arguments: dict[str, Any], models: Path | None = None) -> AbstractContextManager[Service]:
         directory = tmp_path_factory.mktemp("own")
         path, models = directory / "config.yaml", models or directory / "models"
-        path.write_text(yaml.safe_dump(config))
+        path.write_text(yaml.safe_dump(serve_config(arguments)))
         return contextmanager(running)(["--config", str(path), "--models-dir", str(models)], directory)
 
     return started

@@ -31,25 +31,15 @@ class Service(Protocol):
 Serve = Callable[[dict[str, Any]], AbstractContextManager[Service]]
 
 
-def config(store: dict[str, Any], replicas: int) -> dict[str, Any]:
-    arguments = {
+def arguments(store: dict[str, Any], replicas: int) -> dict[str, Any]:
+    """Of a service on the fake face engine."""
+    return {
         "models": [{"name": "fake", "backend": "fake"}],
         "store": {
             "snapshot_every_s": SNAPSHOT_EVERY_S,
             "replicas": {"min_replicas": replicas, "max_batch_size": 64},
             **store,
         },
-    }
-    application = {
-        "name": "presence",
-        "route_prefix": "/",
-        "import_path": "graphs.app:app",
-        "args": arguments,
-    }
-    return {
-        "proxy_location": "HeadOnly",
-        "http_options": {"host": "127.0.0.1", "port": 0},
-        "applications": [application],
     }
 
 

@@ -119,18 +119,8 @@ def small(shared: Path, serve_with: Serve) -> Iterator[Service]:
     }
     model = {"name": "mini", "backend": "insightface", "options": options}
     gateway = {"max_in_flight": IN_FLIGHT, "max_body_bytes": MAX_BODY_BYTES, "deadline_s": DEADLINE_S}
-    application = {
-        "name": "presence",
-        "route_prefix": "/",
-        "import_path": "graphs.app:app",
-        "args": {
-            "models": [{**model, "deployment": {"detector": {"max_batch_size": 1}}}],
-            "gateway": gateway,
-        },
-    }
-    http = {"host": "127.0.0.1", "port": 0}
-    config = {"proxy_location": "HeadOnly", "http_options": http, "applications": [application]}
-    with serve_with(config) as started:
+    models = [{**model, "deployment": {"detector": {"max_batch_size": 1}}}]
+    with serve_with({"models": models, "gateway": gateway}) as started:
         yield started
 
 

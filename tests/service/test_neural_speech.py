@@ -61,18 +61,7 @@ def speech(
         "store": {"directory": str(models_dir / "store")},
         "speech": {"on_demand": {"backends": ["bark", "coqui", "transformers-musicgen"], "loaded": 2}},
     }
-    application = {
-        "name": "presence",
-        "route_prefix": "/",
-        "import_path": "graphs.app:app",
-        "args": arguments,
-    }
-    config = {
-        "proxy_location": "HeadOnly",
-        "http_options": {"host": "127.0.0.1", "port": 0},
-        "applications": [application],
-    }
-    with serve_with(config, models_dir) as own, own.client(300) as client:
+    with serve_with(arguments, models_dir) as own, own.client(300) as client:
         yield client
 
 

@@ -47,16 +47,7 @@ def running(serve_with: Serve, url: str) -> Iterator[Service]:
         "replicas": {"min_replicas": REPLICAS, "max_batch_size": 64},
         "index": {"approximate_from": GROWN},
     }
-    application = {
-        "name": "presence",
-        "route_prefix": "/",
-        "import_path": "graphs.app:app",
-        "args": {"models": [{"name": "fake", "backend": "fake"}], "store": store},
-    }
-    http = {"host": "127.0.0.1", "port": 0}
-    with serve_with(
-        {"proxy_location": "HeadOnly", "http_options": http, "applications": [application]}
-    ) as service:
+    with serve_with({"models": [{"name": "fake", "backend": "fake"}], "store": store}) as service:
         yield service
 
 

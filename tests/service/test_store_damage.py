@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.service.enrolling import PICTURES, WAIT_S, Serve, all_registered, config, identify
+from tests.service.enrolling import PICTURES, WAIT_S, Serve, all_registered, arguments, identify
 
 pytestmark = pytest.mark.service
 
@@ -25,7 +25,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def people(serve_with: Serve, directory: Path) -> dict[str, str]:
     """Name by id of those whom a service enrolled there; it wrote a snapshot and was stopped."""
-    with serve_with(config({"directory": str(directory)}, 1)) as service, service.client() as client:
+    with serve_with(arguments({"directory": str(directory)}, 1)) as service, service.client() as client:
         for number in range(FEW):
             body = {"model": "fake", "img": PICTURES[number], "name": f"person {number}"}
             assert client.post("/v1/face/register", json=body).status_code == 200
@@ -49,7 +49,7 @@ def all_are_found(client: httpx.Client, people: dict[str, str]) -> bool:
 def test_a_torn_snapshot_is_passed_over(serve_with: Serve, directory: Path, people: dict[str, str]) -> None:
     (index,) = directory.glob("snapshots/[0-9]*/0.index")
     index.write_bytes(index.read_bytes()[:-100])
-    with serve_with(config({"directory": str(directory)}, 1)) as service:
+    with serve_with(arguments({"directory": str(directory)}, 1)) as service:
         with service.client() as client:
             assert all_are_found(client, people)
             body = {"model": "fake", "img": PICTURES[FEW], "name": "one more"}
@@ -72,9 +72,9 @@ def test_a_flipped_byte_is_told_of_and_never_answered(
     shutil.rmtree(directory / "snapshots")
     with (
         pytest.raises(pytest.fail.Exception, match="embedding of record 8 is damaged: restore a backup"),
-        serve_with(config({"directory": str(directory)}, 1)),
+        serve_with(arguments({"directory": str(directory)}, 1)),
     ):
         pass
     file.write_bytes(whole)
-    with serve_with(config({"directory": str(directory)}, 1)) as service, service.client() as client:
+    with serve_with(arguments({"directory": str(directory)}, 1)) as service, service.client() as client:
         assert all_are_found(client, people)

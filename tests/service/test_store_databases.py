@@ -17,8 +17,8 @@ from tests.service.enrolling import (
     Serve,
     Service,
     all_registered,
+    arguments,
     assert_asks_to_come_back,
-    config,
     identify,
     repeated,
 )
@@ -42,14 +42,14 @@ def url(postgres: Any) -> str:
 @pytest.fixture(scope="module")
 def one(serve_with: Serve, url: str) -> Iterator[Service]:
     """A service whose searches fail while the database is away."""
-    with serve_with(config({"url": url}, 1)) as service:
+    with serve_with(arguments({"url": url}, 1)) as service:
         yield service
 
 
 @pytest.fixture(scope="module")
 def two(serve_with: Serve, url: str) -> Iterator[Service]:
     """Another application on the same database; its searches are answered from memory then."""
-    with serve_with(config({"url": url, "when_away": "stale"}, 1)) as service:
+    with serve_with(arguments({"url": url, "when_away": "stale"}, 1)) as service:
         yield service
 
 

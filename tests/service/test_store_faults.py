@@ -31,9 +31,9 @@ from tests.service.enrolling import (
     Serve,
     Service,
     all_registered,
+    arguments,
     assert_asks_to_come_back,
     coloured,
-    config,
     identify,
     repeated,
 )
@@ -89,7 +89,7 @@ def lost() -> list[int]:
 @pytest.fixture(scope="module")
 def first(serve_with: Serve, directory: Path) -> Iterator[Service]:
     """The service that is killed in the end."""
-    with serve_with(config({"directory": str(directory)}, REPLICAS)) as service:
+    with serve_with(arguments({"directory": str(directory)}, REPLICAS)) as service:
         yield service
 
 
@@ -284,7 +284,7 @@ async def test_what_is_acknowledged_outlives_the_cluster(
 def second(serve_with: Serve, directory: Path) -> Iterator[Service]:
     """A service on the directory that the first one left behind."""
     assert list((directory / "snapshots").glob("[0-9]*")), "its start is warm"
-    with serve_with(config({"directory": str(directory)}, 1)) as service:
+    with serve_with(arguments({"directory": str(directory)}, 1)) as service:
         yield service
 
 
@@ -319,7 +319,7 @@ def test_services_that_share_a_journal_find_at_once_what_the_other_writes(
     second: Service, serve_with: Serve, directory: Path
 ) -> None:
     with (
-        serve_with(config({"directory": str(directory)}, 1)) as third,
+        serve_with(arguments({"directory": str(directory)}, 1)) as third,
         second.client() as one,
         third.client() as two,
     ):

@@ -304,18 +304,7 @@ def test_models_on_demand_start_with_the_first_request_and_keys_are_elevenlabs_t
         "store": {"directory": str(tmp_path / "store")},
         "speech": {"on_demand": {"backends": ["fake-tts", "vall-e-x"]}},
     }
-    application = {
-        "name": "presence",
-        "route_prefix": "/",
-        "import_path": "graphs.app:app",
-        "args": arguments,
-    }
-    config = {
-        "proxy_location": "HeadOnly",
-        "http_options": {"host": "127.0.0.1", "port": 0},
-        "applications": [application],
-    }
-    with serve_with(config) as own, own.client(120) as client:
+    with serve_with(arguments) as own, own.client(120) as client:
         refused = client.get("/v1/voices", headers={"xi-api-key": "wrong"})
         assert (refused.status_code, set(refused.json())) == (401, {"detail"})
         client.headers["xi-api-key"] = "secret"
