@@ -148,9 +148,13 @@ def test_work_of_clients_that_left_never_reaches_the_model(
 ) -> None:
     part = {"model": "mini", "role": "detector"}
     calls = "ray_serve_deployment_processing_latency_ms_count"
-    control = {"deployment": "mini.detector", "route": "/v1/face/embed"}
+    control = {"deployment": "mini.detector", "route": "/v1/face/detect"}
+    picture = {"model": "mini", "image": photograph}
     with service.client() as client, ExitStack() as stack:
-        ran, controls = metric(client, "ray_presence_items_total", **part), metric(client, calls, **control)
+        controls = metric(client, calls, **control)
+        assert client.post("/v1/face/detect", json=picture).status_code == 200
+        assert wait_for_metric(client, controls + 1, calls, **control) == controls + 1
+        ran = metric(client, "ray_presence_items_total", **part)  # all before is reported
         busy = [Dawdler(service, "/v1/detection", model="mini", image=heavy) for _ in range(4)]
         for one in busy:
             stack.callback(one.close)
@@ -160,11 +164,11 @@ def test_work_of_clients_that_left_never_reaches_the_model(
             leaver.send_rest()
             leaver.close()
 
-        answer = client.post("/v1/face/embed", json={"model": "mini", "img": photograph})
+        answer = client.post("/v1/face/detect", json=picture)
 
         assert answer.status_code == 200
         assert [one.status() for one in busy] == [200] * 4
-        assert wait_for_metric(client, controls + 1, calls, **control) == controls + 1
+        assert wait_for_metric(client, controls + 2, calls, **control) == controls + 2
         assert metric(client, "ray_presence_items_total", **part) - ran < 5 + 25
 
 
