@@ -6,7 +6,8 @@ Source: https://huggingface.co/docs/huggingface_hub/guides/download
 import errno
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -51,7 +52,6 @@ def shown(source: str) -> str:
 
 def _snapshot(repository: str, cache: Path, patterns: Sequence[str]) -> Path:
     # A model that is never asked for needs no hub.
-    from httpx2 import HTTPError  # noqa: PLC0415
     from huggingface_hub import errors, snapshot_download  # noqa: PLC0415
 
     fetch = partial(snapshot_download, repository, cache_dir=cache, allow_patterns=list(patterns))
@@ -59,11 +59,20 @@ def _snapshot(repository: str, cache: Path, patterns: Sequence[str]) -> Path:
         return Path(fetch(local_files_only=True))
     except errors.LocalEntryNotFoundError:
         logger.info("fetching %s from the hub", repository)
-    try:
+    with downloading(repository):
         return Path(fetch())
+
+
+@contextmanager
+def downloading(name: str) -> Iterator[None]:
+    """Turns what a download raises into ConfigurationError with the reason and the remedy, without a path."""
+    from httpx2 import HTTPError  # noqa: PLC0415 - see _snapshot
+
+    try:
+        yield
     except (OSError, RuntimeError, ValueError, HTTPError) as error:
-        logger.warning("%s could not be fetched: %s: %s", repository, type(error).__name__, error)
-        raise ConfigurationError(f"{repository} could not be downloaded: {_reason(error)}") from error
+        logger.warning("%s could not be fetched: %s: %s", name, type(error).__name__, error)
+        raise ConfigurationError(f"{name} could not be downloaded: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from engines.errors import ConfigurationError, InvalidInput
+from engines.hub import downloading
 from engines.pretrained import opening
 from engines.torch_device import device
 from engines.tts import Utterance, Voice, sampling
@@ -97,6 +98,8 @@ class Coqui:
                 f"its licence, {entry.get('license')}, must be accepted: set COQUI_TOS_AGREED to 1 under "
                 "`runtime_env: {env_vars: ...}` of its deployment"
             )
+        with downloading(self._model):
+            tts.download_model_by_name(self._model)
         tts.load_tts_model_by_name(self._model)
         return tts
 

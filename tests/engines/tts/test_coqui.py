@@ -159,6 +159,14 @@ def test_xtts_waits_for_its_licence_to_be_accepted(tmp_path: Path, monkeypatch: 
         Coqui(EngineOptions("tts_models/en/ljspeech/nothing", models_dir=tmp_path)).load(Runtime())
 
 
+def test_a_download_that_fails_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens there
+    engine = Coqui(EngineOptions("tts_models/en/ljspeech/glow-tts", models_dir=tmp_path))
+    for _ in range(2):  # what is left of the first is not taken for the model
+        with pytest.raises(ConfigurationError, match=r"glow-tts could not be downloaded: the download"):
+            engine.load(Runtime())
+
+
 def test_models_and_directories_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="'nowhere' is neither a directory"):
         Coqui(EngineOptions("nowhere", models_dir=tmp_path))
