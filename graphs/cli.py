@@ -7,6 +7,8 @@ import socket
 import tempfile
 import threading
 import time
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -137,8 +139,9 @@ def _start(data: dict[str, Any], application: Any, directory: Path) -> None:
             stop.wait()
         console.print("stopping ...")
     finally:
-        ray_serve.shutdown()  # type: ignore[no-untyped-call] # Ray leaves it without annotations
-        ray.shutdown()
+        with redirect_stdout(StringIO()):  # Ray reports as a failure that Serve's controller ends
+            ray_serve.shutdown()  # type: ignore[no-untyped-call] # Ray leaves it without annotations
+            ray.shutdown()
 
 
 def _wait_until_ready(stop: threading.Event, url: str) -> bool:

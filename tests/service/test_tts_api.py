@@ -318,3 +318,4 @@ def test_models_on_demand_start_with_the_first_request_and_keys_are_elevenlabs_t
         assert missing.status_code == 404
         assert "vall-e-x" in missing.json()["error"]["message"]
         assert client.get("/readyz").status_code == 200
+    assert own.log.read_text().endswith("stopping ...\n"), "it ends without a complaint"
