@@ -27,8 +27,6 @@ PIECE_BYTES = 256 * 1024
 """Of encoded sound in one message: gRPC is fastest well below a megabyte."""
 
 PROBE = "One."
-PROBE_PARAMS = {"duration_seconds": "0.5"}
-"""So long engines of music play; the others do not read it."""
 QUICK_S = 2.0
 """A model that needs more than this for PROBE speaks it at the start only, not at each health check."""
 
@@ -138,8 +136,7 @@ class Synthesizer(SpeechReplica):
 
     def _probe(self) -> None:
         """Raises ConfigurationError for a voice of the model file that the model does not know."""
-        voice, recording = self._speaker.voice, self._speaker.recording
-        utterance = Utterance(PROBE, voice, reference=recording, params=PROBE_PARAMS)
+        utterance = Utterance(PROBE, self._speaker.voice, reference=self._speaker.recording)
         try:
             for _ in self._speaker.synthesizer.speak(utterance):
                 pass
