@@ -61,10 +61,12 @@ def start(arguments: list[str], port: int, log: Path, env: dict[str, str]) -> su
         )
 
 
-def wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> float:
+def wait_until_ready(
+    process: subprocess.Popen[bytes], url: str, log: Path, within_s: float = START_S
+) -> float:
     """Seconds until /readyz answered 200."""
     began = time.monotonic()
-    while time.monotonic() - began < START_S:
+    while time.monotonic() - began < within_s:
         if process.poll() is not None:
             pytest.fail(f"presence serve ended with {process.returncode}:\n{log.read_text()[-4000:]}")
         try:
@@ -73,17 +75,21 @@ def wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> f
         except httpx.HTTPError:
             pass
         time.sleep(0.2)  # nothing announces readiness but asking
-    pytest.fail(f"not ready after {START_S} s:\n{log.read_text()[-4000:]}")
+    pytest.fail(f"not ready after {within_s} s:\n{log.read_text()[-4000:]}")
 
 
 def running(
-    arguments: list[str], directory: Path, key: str = "", env: dict[str, str] | None = None
+    arguments: list[str],
+    directory: Path,
+    key: str = "",
+    env: dict[str, str] | None = None,
+    within_s: float = START_S,
 ) -> Iterator[Service]:
     port, log = free_port(), directory / "serve.log"
     url = f"http://127.0.0.1:{port}"
     process = start(arguments, port, log, {"HOME": str(directory), **(env or {})})
     try:
-        ready = wait_until_ready(process, url, log)
+        ready = wait_until_ready(process, url, log, within_s)
         yield Service(url, port, process.pid, log, ready, key)
     finally:
         process.send_signal(signal.SIGTERM)
@@ -248,14 +254,17 @@ def serve_with(
 ) -> Callable[..., AbstractContextManager[Service]]:
     """Starts one more `presence serve` with these arguments of the application, and this directory of models.
 
-    Without a directory no models are installed. Stops it at the end.
+    Without a directory no models are installed. Waits `within_s` for it. Stops it at the end.
     """
 
-    def started(arguments: dict[str, Any], models: Path | None = None) -> AbstractContextManager[Service]:
+    def started(
+        arguments: dict[str, Any], models: Path | None = None, within_s: float = START_S
+    ) -> AbstractContextManager[Service]:
         directory = tmp_path_factory.mktemp("own")
         path, models = directory / "config.yaml", models or directory / "models"
         path.write_text(yaml.safe_dump(serve_config(arguments)))
-        return contextmanager(running)(["--config", str(path), "--models-dir", str(models)], directory)
+        options = ["--config", str(path), "--models-dir", str(models)]
+        return contextmanager(running)(options, directory, within_s=within_s)
 
     return started
 

@@ -1,11 +1,11 @@
 """Parler-TTS on a small random checkpoint of its real classes, in the environment that the package needs.
 
-The other tests' environment holds a newer transformers: there these tests skip. docs/speech-engines.md tells
-how to run them.
+The other tests' environment holds a newer transformers: there these tests skip, and
+tests/service/test_parler_environment.py runs them in the other one.
 """
 
+import subprocess
 import sys
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,63 +21,15 @@ from engines.types import EngineOptions, Runtime
 pytestmark = pytest.mark.filterwarnings("ignore")  # old versions of libraries warn about newer ones
 installed = pytest.mark.skipif(find_spec("parler_tts") is None, reason="parler-tts needs transformers 4.46.1")
 
-WORDS = ["[PAD]", "[UNK]", "</s>", "hello", "world", "a", "deep", "high", "voice", "slow"]
 SEED = {"seed": "7"}
 
 
 @pytest.fixture(scope="module")
 def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Holds "parler": Parler-TTS with a small EnCodec in the place of its codec, which has one size only."""
     path = tmp_path_factory.mktemp("models")
-    save(path / "parler")
+    script = Path(__file__).with_name("parler_checkpoint.py")
+    subprocess.run([sys.executable, script, path / "parler"], check=True, capture_output=True, timeout=120)
     return path
-
-
-def save(directory: Path) -> None:
-    torch, transformers, parler = (import_module(name) for name in ("torch", "transformers", "parler_tts"))
-    torch.manual_seed(0)
-    size = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
-    text = transformers.T5Config(vocab_size=len(WORDS), **size)
-    codec = transformers.EncodecConfig(
-        sampling_rate=1_600,
-        target_bandwidths=[2.0],
-        upsampling_ratios=[4, 4],
-        hidden_size=16,
-        num_filters=4,
-        num_lstm_layers=1,
-        codebook_size=16,
-    )
-    decoder = parler.ParlerTTSDecoderConfig(
-        vocab_size=18,
-        hidden_size=16,
-        ffn_dim=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_codebooks=2,
-        pad_token_id=16,
-        eos_token_id=16,
-        bos_token_id=17,
-        initializer_factor=0.5,
-    )
-    config = parler.ParlerTTSConfig.from_sub_models_config(text, codec, decoder, vocab_size=len(WORDS))
-    model = parler.ParlerTTSForConditionalGeneration(config)
-    for name, values in model.named_buffers():
-        if name.endswith("codebook.embed"):  # zeros until they are trained
-            values.normal_()
-    settings = {"pad_token_id": 16, "eos_token_id": 16, "bos_token_id": 17, "decoder_start_token_id": 17}
-    model.generation_config = transformers.GenerationConfig(**settings, do_sample=True, max_length=40)
-    model.save_pretrained(directory)
-    save_tokenizer(directory)
-
-
-def save_tokenizer(directory: Path) -> None:
-    tokenizers, fast = import_module("tokenizers"), import_module("transformers").PreTrainedTokenizerFast
-    pad, unknown, end = WORDS[:3]
-    table = {word: place for place, word in enumerate(WORDS)}
-    words = tokenizers.Tokenizer(tokenizers.models.WordLevel(table, unk_token=unknown))
-    words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    made = fast(tokenizer_object=words, pad_token=pad, unk_token=unknown, eos_token=end)
-    made.save_pretrained(directory)
 
 
 def loaded(models_dir: Path, **options: str) -> ParlerSynthesizer:
