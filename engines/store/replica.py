@@ -235,6 +235,9 @@ class StoreReplica:
                 self.catch_up()
                 chosen = None if only is None or only == Filter() else self._journal.matching(space, only)
                 similarities, positions = self._find(space, queries, depth, chosen)
+                matches = _matches(similarities, positions, self._known)
+                if sum(map(len, matches)) == np.count_nonzero(positions >= 0):
+                    return [found[:k] for found in matches]
                 asked = set(positions.ravel().tolist()) - {-1}
                 stored = self._stored(asked)
                 matches = _matches(similarities, positions, stored)
@@ -277,9 +280,9 @@ def _matches(
     """Of each query, the records that still live."""
     return [
         [
-            Match(position, similarity, stored[position])
+            Match(position, similarity, one)
             for similarity, position in zip(near, found, strict=True)
-            if position in stored
+            if (one := stored.get(position)) is not None
         ]
         for near, found in zip(similarities.tolist(), positions.tolist(), strict=True)
     ]
