@@ -317,3 +317,20 @@ def chart(report: Report, path: Path) -> None:
             axis.legend(fontsize="x-small")
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def figures(title: str, rows: Sequence[Any]) -> Table:
+    """Rows of one dataclass, for people: a column a field."""
+    shown = Table(title=title)
+    values = [asdict(row) for row in rows]
+    for name in values[0]:
+        shown.add_column(name.replace("_", " "), justify="right")
+    for row in values:
+        shown.add_row(*(_text(value) for value in row.values()))
+    return shown
+
+
+def _text(value: str | float) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{value:,.0f}" if isinstance(value, int) or value >= 100 else f"{value:.2f}"

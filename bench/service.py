@@ -142,7 +142,7 @@ def running(entries: list[dict[str, Any]], directory: Path) -> Iterator[Service]
     config, models, log = directory / "config.yaml", directory / "models", directory / "serve.log"
     models.mkdir()
     write_config(config, entries)
-    port = _free_port()
+    port = free_port()
     command = [str(Path(sys.executable).with_name("presence")), "serve", "--config", str(config)]
     command += ["--port", str(port), "--models-dir", str(models)]
     with log.open("wb") as output:
@@ -154,7 +154,8 @@ def running(entries: list[dict[str, Any]], directory: Path) -> Iterator[Service]
         _stop(started)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of 127.0.0.1 that is free now."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])

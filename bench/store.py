@@ -23,10 +23,9 @@ from statistics import median
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from bench.index import samples
-from bench.report import cores, machine, percentile
+from bench.report import cores, figures, machine, percentile
 from deployments.messages import SearchRequest
 from deployments.store import StoreSpec, VectorStore
 from engines.store import NewRecord, Space
@@ -270,23 +269,6 @@ def searched(url: str, folder: Path, rows: Embeddings, queries: Embeddings, roun
     )
 
 
-def table(title: str, rows: Sequence[Enrolled] | Sequence[Searched] | Sequence[Kept]) -> Table:
-    """For people: a column a field."""
-    shown = Table(title=title)
-    figures = [asdict(row) for row in rows]
-    for name in figures[0]:
-        shown.add_column(name.replace("_", " "), justify="right")
-    for row in figures:
-        shown.add_row(*(_text(value) for value in row.values()))
-    return shown
-
-
-def _text(value: str | float) -> str:
-    if isinstance(value, str):
-        return value
-    return f"{value:,.0f}" if isinstance(value, int) or value >= 100 else f"{value:.2f}"
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints tables, and writes JSON where `--json` says."""
     parser = argparse.ArgumentParser(prog="python -m bench.store", description=__doc__)
@@ -307,7 +289,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             with tempfile.TemporaryDirectory(dir=chosen.directory) as folder:
                 url = f"sqlite:///{folder}/presence.db"
                 enrolments.append(measure(url, few, clients, chosen.seconds))
-    console.print(table("Registrations", enrolments))
+    console.print(figures("Registrations", enrolments))
     for many in chosen.records:
         people = max(many // 10, 1)
         rows, queries = samples(many, chosen.dim, people, 1), samples(4 * TOGETHER, chosen.dim, people, 2)
@@ -316,8 +298,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sizes.append(kept(url, Path(folder), rows))
             searches.append(searched(url, Path(folder), rows, queries, chosen.rounds))
         console.print(f"{many:,} records: measured", style="dim")
-    console.print(table("Room and start", sizes))
-    console.print(table(f"Searches; wanted: a ratio of at most {RATIO_WANTED}", searches))
+    console.print(figures("Room and start", sizes))
+    console.print(figures(f"Searches; wanted: a ratio of at most {RATIO_WANTED}", searches))
     facts = machine()
     console.print(f"load average of the machine: {facts['load_average']} on {cores()} cores")
     if chosen.json:
