@@ -71,6 +71,8 @@ def opening(source: str, kind: str) -> Iterator[None]:
     try:
         yield
     except ConfigurationError as error:
+        if error.message.startswith(f"{hub.shown(source)} "):
+            raise
         raise ConfigurationError(f"{hub.shown(source)}: {error.message}") from error
     except FAILURES as error:
         logger.warning("%s could not be loaded: %s: %s", source, type(error).__name__, error)

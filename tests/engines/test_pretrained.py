@@ -37,6 +37,16 @@ def test_a_checkpoint_of_another_class_is_refused(checkpoint: Path) -> None:
         opened(checkpoint, BertModel)
 
 
+def test_the_source_is_named_once() -> None:
+    for said in ("bert could not be downloaded", "it lacks a file"):
+        with (
+            pytest.raises(ConfigurationError, match=r"^bert(:? )(could|it)") as caught,
+            pretrained.opening("bert", "Bert model"),
+        ):
+            raise ConfigurationError(said)
+        assert caught.value.message.count("bert") == 1
+
+
 def test_weights_that_are_missing_are_not_made_up(checkpoint: Path) -> None:
     weights = load_file(checkpoint / "model.safetensors")
     del weights["classifier.weight"]
