@@ -124,6 +124,8 @@ def _numbers(params: dict[str, str]) -> dict[str, int]:
     """The values of a request. Raises InvalidInput for unknown names and for what is not in its range."""
     found = {}
     for name, text in params.items():
+        if name == "seed":  # nothing is drawn at random
+            continue
         if name not in RANGES:
             raise InvalidInput(f'parameter "{name[:40]}" is unknown; known: {", ".join(RANGES)}')
         low, high, _ = RANGES[name]

@@ -179,6 +179,8 @@ def _scales(params: dict[str, str]) -> dict[str, float]:
     """The values of a request. Raises InvalidInput for unknown names and for what is not in its range."""
     found = {}
     for name, text in params.items():
+        if name == "seed":  # the networks draw at random inside, and take none
+            continue
         if name not in RANGES:
             raise InvalidInput(f'parameter "{name[:40]}" is unknown; known: {", ".join(RANGES)}')
         low, high = RANGES[name]

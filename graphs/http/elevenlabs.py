@@ -119,6 +119,7 @@ def _order(body: wire.TextToSpeechRequest, output_format: str, *, whole: bool) -
         language=body.language_code,
         speed=body.voice_settings.speed if body.voice_settings else None,
         instructions=body.instructions,
+        params={} if body.seed is None else {"seed": str(body.seed)},
         whole=whole,
     )
 

@@ -254,7 +254,7 @@ async def test_fields_reach_the_model(client: httpx.AsyncClient, part: Part) -> 
     assert (asked.voice, asked.language, asked.instructions) == ("high", "it", "softly")
     assert asked.params == {"a": "1", "b": "true", "c": "d"}
     await client.post(f"{ELEVEN}/low", json={"text": "Hi", "language_code": "fr", "seed": 7})
-    assert (part.asked[1].voice, part.asked[1].language, part.asked[1].params) == ("low", "fr", {})
+    assert (part.asked[1].voice, part.asked[1].language, part.asked[1].params) == ("low", "fr", {"seed": "7"})
 
 
 async def test_events_carry_the_same_sound(client: httpx.AsyncClient) -> None:

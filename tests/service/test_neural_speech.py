@@ -122,6 +122,18 @@ def test_xtts_speaks_by_its_model_file_and_clones_a_voice_of_the_library(
     assert not np.array_equal(clone, usual)
 
 
+def test_a_seed_repeats_the_sound_by_elevenlabs_route_too(speech: httpx.Client) -> None:
+    def sound(seed: int) -> bytes:
+        body = {"text": "bonjour", "seed": seed}
+        answer = speech.post("/v1/text-to-speech/xtts_v2?output_format=wav_16000", json=body)
+        assert answer.status_code == 200, answer.text
+        return answer.content
+
+    one, again, other = sound(7), sound(7), sound(8)
+    assert one == again
+    assert one != other
+
+
 def test_vall_e_x_clones_the_recording_of_its_model_file(speech: httpx.Client) -> None:
     """The stand-in for its checkout speaks at the level of what it clones."""
     hello = {"model": "cloned-voice", "input": "Hello!"}

@@ -22,6 +22,12 @@ class TextToSpeechRequest(BaseModel):
     language_code: Word = Field("", description="BCP 47, or the engine's own code")
     voice_settings: VoiceSettings | None = None
     instructions: Text = Field("", description="how to speak, for models that follow it")
+    seed: int | None = Field(
+        None,
+        ge=0,
+        le=2**32 - 1,
+        description="the same seed, text and voice give the same sound, where the model can",
+    )
 
 
 class SoundRequest(BaseModel):
