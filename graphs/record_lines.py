@@ -120,7 +120,7 @@ def _record(stored: Stored, embedding: NDArray[np.float32]) -> _Record:
         namespace=stored.space.namespace,
         model=stored.space.model,
         name=stored.name,
-        labels=dict(stored.labels),
+        labels=dict(sorted(stored.labels.items())),
         value=stored.value,
         created_at=created_at,
         embedding=base64.b64encode(embedding.astype("<f4").tobytes()).decode(),

@@ -23,6 +23,7 @@ from typer.testing import CliRunner, Result
 
 from engines.store import Filter, NewRecord, Space, Stored
 from engines.store.faiss_index import IndexOptions
+from engines.store.fake import MemoryJournal
 from engines.store.journal import SqlJournal
 from engines.store.pgvector import PgVectorJournal
 from engines.store.replica import StoreReplica
@@ -215,6 +216,15 @@ def test_every_text_that_a_journal_holds_comes_back(
     assert written == len({(one.space.namespace, one.id) for one in records}) == len(lines) - 2
     assert content(second) == content(first)
     assert lines_of(second) == lines
+
+
+def test_labels_stand_in_one_order() -> None:
+    """A database tells them in any: the same records make the same file."""
+    journal = MemoryJournal()
+    labels = {"b": "2", "": "0", "a": "1"}
+    journal.append([NewRecord("one", Space("face", "m"), np.ones(3, np.float32), "Ada", labels)])
+    _, line, _ = exported(journal)
+    assert list(json.loads(line)["labels"]) == ["", "a", "b"]
 
 
 def test_pages_and_transactions_fit_together(
