@@ -108,10 +108,10 @@ class Batcher(Generic[In, Out]):
         A caller gives up at the same deadline, so an expired job has often been cancelled already.
         """
         jobs: list[_Job[In, Out]] = []
-        expired = 0
+        expired, now = 0, time.time()
         while self._queue and len(jobs) < self.max_size:
             job = self._queue.popleft()
-            late = job.deadline < time.time()
+            late = job.deadline < now
             expired += late
             if job.future.done():
                 continue
@@ -125,7 +125,7 @@ class Batcher(Generic[In, Out]):
 
     async def _answer(self, jobs: list[_Job[In, Out]]) -> None:
         started = time.monotonic()
-        running = asyncio.ensure_future(self._in_thread([job.item for job in jobs]))
+        running = self._in_thread([job.item for job in jobs])
         await asyncio.wait([running])
         if (error := running.exception()) and len(jobs) > 1:
             for job in jobs:
@@ -144,9 +144,11 @@ class Batcher(Generic[In, Out]):
             else:
                 job.future.set_result(outcome)
 
-    async def _in_thread(self, items: list[In]) -> Sequence[Out | PresenceError]:
-        loop = asyncio.get_running_loop()
-        outcomes = await loop.run_in_executor(self._executor, self._run, items)
+    def _in_thread(self, items: list[In]) -> "asyncio.Future[Sequence[Out | PresenceError]]":
+        return asyncio.get_running_loop().run_in_executor(self._executor, self._checked, items)
+
+    def _checked(self, items: list[In]) -> Sequence[Out | PresenceError]:
+        outcomes = self._run(items)
         if len(outcomes) != len(items):
             raise RuntimeError(f"the model took {len(items)} items and returned {len(outcomes)} outcomes")
         return outcomes

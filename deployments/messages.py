@@ -1,7 +1,7 @@
 """What crosses between the gateway and the model replicas."""
 
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,8 +118,7 @@ class SearchRequest:
     only: Filter = field(default_factory=Filter)
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """Matches, best first. age_s: how many seconds old the answer may be; 0: it is of this moment."""
 
     matches: tuple[Match, ...]

@@ -195,7 +195,7 @@ class VectorStore:
     def _search(self, requests: list[SearchRequest]) -> Sequence[Found | PresenceError]:
         first = requests[0]
         depth = max(request.k for request in requests)
-        queries = np.stack([request.query for request in requests])
+        queries = np.concatenate([request.query for request in requests]).reshape(len(requests), -1)
         try:
             answer = self._searcher.search(
                 first.space, queries, depth, first.only, allow_stale=self._allow_stale

@@ -309,6 +309,8 @@ class FaissIndex:
     def _filled(self, similarities: NDArray[np.float32], rows: Rows, k: int) -> Found:
         """Best first, rows turned into positions, filled up to k with -1."""
         similarities, positions = _best(similarities, np.where(rows < 0, -1, self._positions[rows]), k)
+        if positions.shape[1] == k:
+            return similarities, positions
         missing = ((0, 0), (0, k - positions.shape[1]))
         return (
             np.pad(similarities, missing, constant_values=-1).astype(np.float32),
@@ -362,6 +364,9 @@ class FaissIndex:
 
 def _best(similarities: NDArray[np.float32], positions: Positions, k: int) -> Found:
     """The k best of each row, best first, equal ones by position; both are -1 where there is none."""
+    in_order = similarities.shape[1] <= k and (similarities[:, 1:] < similarities[:, :-1]).all()
+    if in_order and (positions >= 0).all():
+        return similarities, positions
     similarities = np.where(positions < 0, -np.inf, similarities)
     best = np.lexsort((positions, -similarities))[:, :k]
     positions = np.take_along_axis(positions, best, axis=1)

@@ -174,8 +174,7 @@ class SqlJournal:
 
     def state(self) -> State:
         """See `Journal`."""
-        with self._database.reading() as connection:
-            return _state(connection.exec_driver_sql(_STATE).all())
+        return _state(self._database.glance(_STATE))
 
     def revised(self, after: int) -> list[int]:
         """See `Journal`."""

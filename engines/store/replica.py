@@ -237,7 +237,7 @@ class StoreReplica:
                 similarities, positions = self._find(space, queries, depth, chosen)
                 matches = _matches(similarities, positions, self._known)
                 if sum(map(len, matches)) == np.count_nonzero(positions >= 0):
-                    return [found[:k] for found in matches]
+                    return matches if depth == k else [found[:k] for found in matches]
                 asked = set(positions.ravel().tolist()) - {-1}
                 stored = self._stored(asked)
                 matches = _matches(similarities, positions, stored)

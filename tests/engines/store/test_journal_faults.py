@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from engines.errors import PresenceError, StoreCorrupt, StoreFull, StoreUnavailable
-from engines.store import Filter, NewRecord
+from engines.store import Filter, NewRecord, State
 from engines.store.journal import SqlJournal
 
 New = Callable[..., NewRecord]
@@ -285,3 +285,14 @@ def test_a_log_that_was_left_is_emptied_at_the_next_opening(path: Path, new: New
     assert b"Rosalind" in files(crashed / path.name)
     with opened(crashed / path.name):
         assert b"Rosalind" not in files(crashed / path.name)
+
+
+def test_the_head_is_read_again_once_a_fault_has_gone(path: Path, new: New) -> None:
+    with opened(path) as journal, closing(sqlite3.connect(path, isolation_level=None)) as other:
+        journal.append([new("a")])
+        assert journal.state() == State(1, 0)
+        other.execute("ALTER TABLE head RENAME TO tail")
+        with pytest.raises(StoreCorrupt, match=r"^presence\.db is damaged \(SQLITE_ERROR\)"):
+            journal.state()
+        other.execute("ALTER TABLE tail RENAME TO head")
+        assert journal.state() == State(1, 0)
