@@ -124,7 +124,7 @@ def _numbers(params: dict[str, str]) -> dict[str, int]:
     """The values of a request. Raises InvalidInput for unknown names and for what is not in its range."""
     found = {}
     for name, text in params.items():
-        if name == "seed":  # nothing is drawn at random
+        if name == "seed":  # the library varies its pitch at random, and cannot repeat it
             continue
         if name not in RANGES:
             raise InvalidInput(f'parameter "{name[:40]}" is unknown; known: {", ".join(RANGES)}')
