@@ -86,7 +86,9 @@ def install(
     name: Name,
     models_dir: ModelsDir = DEFAULT_MODELS_DIR,
     gallery_path: GalleryPath = GALLERY,
-    mirror: Annotated[str | None, typer.Option(help="directory or URL that has the files")] = None,
+    mirror: Annotated[
+        str | None, typer.Option(envvar="PRESENCE_MIRROR", help="directory or URL that has the files")
+    ] = None,
     accept_license: Annotated[
         bool, typer.Option("--accept-license", help="accept a licence that allows no commercial use")
     ] = False,

@@ -19,11 +19,11 @@ Role = Literal["detector", "recognizer", "attributes", "liveness", "encoder", "s
 
 LOCALAI_KEYS_WITHOUT_EFFECT = frozenset(
     {"backend_options", "batch", "context_size", "cuda", "cutstrings", "debug", "description",
-     "diffusers", "disabled", "download_files", "embeddings", "f16", "feature_flags", "function",
-     "gpu_layers", "grpc", "icon", "last_checked", "low_vram", "main_gpu", "mmap", "mmlock",
-     "no_mulmatq", "numa", "pinned", "prompt_cache_path", "reranking", "roles", "seed", "size",
-     "stopwords", "system_prompt", "tags", "template", "tensor_split", "threads", "trimspace",
-     "type", "urls", "usage"}
+     "diffusers", "disabled", "download_files", "embeddings", "f16", "feature_flags", "flash_attention",
+     "function", "gpu_layers", "grammar", "grpc", "icon", "last_checked", "low_vram", "main_gpu",
+     "mirostat", "mmap", "mmlock", "mmproj", "no_mulmatq", "numa", "pinned", "prompt_cache_path",
+     "reranking", "roles", "rope_scaling", "seed", "size", "step", "stopwords", "system_prompt", "tags",
+     "template", "tensor_split", "threads", "trimspace", "trimsuffix", "type", "urls", "usage"}
 )  # fmt: skip
 """Keys of LocalAI's model files that mean nothing here; they are accepted and ignored."""
 

@@ -169,7 +169,7 @@ def test_head_and_workers_run_with_the_variables_of_presence_serve(cluster: dict
     for template in pod_templates(cluster):
         (container,) = template["spec"]["containers"]
         assert container["envFrom"] == [{"configMapRef": {"name": "presence-ray"}}]
-        assert [item["name"] for item in container["env"]] == ["PRESENCE_API_KEYS"]
+        assert [item["name"] for item in container["env"]] == ["PRESENCE_API_KEYS", "PRESENCE_STORE_URL"]
 
 
 def test_workers_have_a_gpu_and_shared_memory_for_their_object_store(cluster: dict[str, Any]) -> None:
@@ -221,7 +221,7 @@ def test_every_secret_is_named_in_the_instructions() -> None:
         re.findall(r"secretName: ([\w-]+)", text)
     )
 
-    assert secrets == {"presence-ray-token", "presence-redis", "presence-api-keys"}
+    assert secrets == {"presence-ray-token", "presence-redis", "presence-api-keys", "presence-store"}
     readme = (ROOT / "cluster" / "README.md").read_text(encoding="utf-8")
     for secret in secrets:
         assert f"create secret generic {secret}" in readme
@@ -246,6 +246,19 @@ def test_clients_reach_the_http_front_and_nothing_else() -> None:
     assert without_ports == [[{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "presence"}}}]], (
         "only the cluster's own pods reach every port"
     )
+
+
+def test_pods_reach_the_postgres_of_the_store(dockerfile: list[str]) -> None:
+    rules = manifest("NetworkPolicy", "presence-ray")["spec"]["egress"]
+    (store,) = [rule for rule in rules if {"protocol": "TCP", "port": 5432} in rule.get("ports", [])]
+    assert store["to"][0]["podSelector"]["matchLabels"] == {"presence-store": "true"}
+    assert any('".[postgres]"' in line for line in dockerfile), "the image has the driver"
+
+
+def test_what_a_container_registers_is_on_a_volume(dockerfile: list[str]) -> None:
+    home = "/home/ray/.presence"
+    assert any(line.startswith("VOLUME") and home in line.split() for line in dockerfile)
+    assert f":{home} " in (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
 
 
 def test_no_policy_opens_the_ray_client() -> None:

@@ -142,6 +142,15 @@ def test_a_mirror_is_the_only_source(run: Run, tmp_path: Path) -> None:
     assert said(run("install", "free", "--mirror", str(mirror)))
 
 
+def test_the_environment_may_name_the_mirror(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRESENCE_MIRROR", str(tmp_path))
+    assert f"the mirror {tmp_path} has no file of that name" in refused(run("install", "free"))
+    (tmp_path / "det.onnx").write_bytes(FILES["det.onnx"])
+    assert said(run("install", "free"))
+
+
 def test_errors_are_one_line_without_a_traceback(run: Run, gallery: Path, tmp_path: Path) -> None:
     assert "no model 'frei' in the gallery; it has: free, research" in refused(run("install", "frei"))
     assert "does not exist" in refused(run("remove", "free"))

@@ -71,6 +71,12 @@ def test_localais_speaker_recognition_names_an_engine(options: list[str], engine
     assert (model.engine, model.capability) == (engine, "voice")
 
 
+def test_what_localai_tells_other_backends_means_nothing(tmp_path: Path) -> None:
+    others = "flash_attention: true\nmmproj: p.bin\nrope_scaling: linear\nstep: 25\nthreads: 4\nf16: true"
+    model = read_model_file(write(tmp_path, "m.yaml", f"backend: fake\n{others}"))
+    assert model == read_model_file(write(tmp_path, "m.yaml", "backend: fake"))
+
+
 def test_options_may_be_a_mapping_and_keep_colons_in_values(tmp_path: Path) -> None:
     model = read_model_file(
         write(tmp_path, "m.yaml", "backend: fake\noptions: {root: 'a:b', det_thresh: 0.5}")
