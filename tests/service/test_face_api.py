@@ -110,6 +110,18 @@ def test_threshold_of_the_request_decides(client: httpx.Client, picture: Picture
     assert post(client, "/v1/face/verify", **body, threshold=0)["threshold"] == pytest.approx(0.6)
 
 
+def test_yunet_and_sface_verify_by_the_threshold_that_is_asked_for(
+    client: httpx.Client, picture: Picture, kerry: list[Path]
+) -> None:
+    one, other = picture(kerry[0]), picture(kerry[1])
+    same = post(client, "/v1/face/verify", model="opencv", img1=one, img2=one, threshold=0.4)
+    assert (same["verified"], same["model"]) == (True, "opencv")
+    assert (same["distance"], same["threshold"]) == (pytest.approx(0, abs=1e-5), pytest.approx(0.4))
+    two = post(client, "/v1/face/verify", model="opencv", img1=one, img2=other)
+    assert two["distance"] > 1e-4
+    assert two["threshold"] == pytest.approx(0.5)
+
+
 def test_data_uris_and_raw_base64_are_the_same_picture(
     client: httpx.Client, picture: Picture, kerry: list[Path]
 ) -> None:

@@ -52,6 +52,10 @@ def requests(shared: Path, picture: Picture) -> dict[str, Requests]:
             ("/v1/face/analyze", {"model": "mini", "img": group, "anti_spoofing": True}),
             ("/v1/face/embed", {"model": "mini", "img": two}),
         ],
+        "mini-fused": [
+            ("/v1/face/verify", {"model": "mini-fused", "img1": one, "img2": two, "anti_spoofing": True}),
+            ("/v1/face/analyze", {"model": "mini-fused", "img": group}),
+        ],
         "resemblyzer-ge2e": [
             ("/v1/voice/verify", {"model": "resemblyzer-ge2e", "audio1": voice, "audio2": other}),
             ("/v1/voice/embed", {"model": "resemblyzer-ge2e", "audio": voice}),
@@ -156,6 +160,7 @@ def assert_asks_to_come_back(answer: httpx.Response) -> None:
         "mini.recognizer",
         "mini.attributes",
         "mini.liveness",
+        "mini-fused.fused",
         "resemblyzer-ge2e.encoder",
         "talker.attributes",
         "espeak-ng.synthesizer",

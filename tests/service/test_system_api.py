@@ -111,8 +111,10 @@ def test_metrics_name_every_deployment(
     clip = picture(shared / "media" / "audio" / "jfk.flac")
     body = {"model": "resemblyzer-ge2e", "audio": clip}
     assert client.post("/v1/voice/embed", json=body).status_code == 200
-    wanted = ["Gateway", "dlib-resnet.detector", "mini.liveness", "resemblyzer-ge2e.encoder"]
-    missing = [f'deployment="{name}"' for name in wanted]
+    faces = [f"{model}.{part}" for model in ("dlib-resnet", "mini") for part in ("detector", "recognizer")]
+    faces += ["mini.attributes", "mini.liveness", "mini-fused.fused", "opencv.detector", "opencv.recognizer"]
+    others = ["resemblyzer-ge2e.encoder", "talker.attributes", "espeak-ng.synthesizer", "store", "Gateway"]
+    missing = [f'deployment="{name}"' for name in faces + others]
     missing += [f"ray_presence_{name}_count" for name in ("batch_size", "queue_wait_ms", "model_ms")]
     until = time.monotonic() + 60  # replicas report to their node every few seconds
     while time.monotonic() < until:
