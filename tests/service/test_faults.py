@@ -190,6 +190,26 @@ async def test_a_killed_model_replica_costs_a_503_at_most(
     assert len(set(before) - set(after)) == 1, "only the one that was killed is replaced"
 
 
+def test_a_service_is_not_ready_while_the_replica_of_a_model_is_away(
+    service: Service, replicas: Replicas
+) -> None:
+    (victim,) = [pid for pid, name in replicas(service.pid).items() if name == "mini.liveness"]
+    with httpx.Client(base_url=service.url, timeout=30, trust_env=False) as client:
+        os.kill(victim, signal.SIGKILL)
+        away = readiness(client, 503).json()
+        assert (away["status"], away["loading"] + away["failed"]) == ("starting", ["mini"])
+        assert readiness(client, 200).json()["status"] == "ready"
+
+
+def readiness(client: httpx.Client, status: int) -> httpx.Response:
+    """The first answer of that status, or the last one within RECOVERY_S."""
+    until = time.monotonic() + RECOVERY_S
+    while (answer := client.get("/readyz")).status_code != status and time.monotonic() < until:
+        time.sleep(0.1)  # nothing announces that Serve has noticed
+    assert answer.status_code == status
+    return answer
+
+
 async def test_a_killed_gateway_costs_the_requests_that_it_held(
     service: Service,
     replicas: Replicas,

@@ -109,7 +109,10 @@ def photograph(shared: Path, picture: Picture) -> str:
 
 @pytest.fixture(scope="module")
 def small(shared: Path, serve_with: Serve) -> Iterator[Service]:
-    """A service with narrow limits, one model, and a detector that looks at one picture at a time."""
+    """A service with narrow limits, and detectors that look at one picture at a time.
+
+    Of `narrow`, one more request may wait for the detector.
+    """
     options = {
         "engine": "insightface",
         "model_pack": "mini",
@@ -119,7 +122,11 @@ def small(shared: Path, serve_with: Serve) -> Iterator[Service]:
     }
     model = {"name": "mini", "backend": "insightface", "options": options}
     gateway = {"max_in_flight": IN_FLIGHT, "max_body_bytes": MAX_BODY_BYTES, "deadline_s": DEADLINE_S}
-    models = [{**model, "deployment": {"detector": {"max_batch_size": 1}}}]
+    one_more = {"max_batch_size": 1, "max_ongoing_requests": 1, "max_queued_requests": 1}
+    models = [
+        {**model, "deployment": {"detector": {"max_batch_size": 1}}},
+        {**model, "name": "narrow", "deployment": {"detector": one_more}},
+    ]
     with serve_with({"models": models, "gateway": gateway}) as started:
         yield started
 
@@ -200,6 +207,22 @@ def test_beyond_the_requests_in_flight_the_answer_is_to_come_back(small: Service
         assert client.get("/readyz").status_code == 200
         stack.close()
         assert until(200, lambda: client.post("/v1/face/embed", json=body)).status_code == 200
+
+
+def test_beyond_the_queue_of_a_model_the_answer_is_to_come_back(
+    small: Service, heavy: str, photograph: str
+) -> None:
+    body = {"model": "narrow", "image": heavy}
+    with small.client() as client, ThreadPoolExecutor(IN_FLIGHT) as pool:
+        answers = list(pool.map(lambda _: client.post("/v1/detection", json=body), range(IN_FLIGHT)))
+        refused = [answer for answer in answers if answer.status_code == 503]
+        assert len(refused) > IN_FLIGHT / 2
+        for answer in refused:
+            assert_error(answer, 503)
+            assert answer.json()["error"]["message"] == "the model is busy; try again"
+            assert int(answer.headers["retry-after"]) >= 1
+        other = {"model": "narrow", "img": photograph}
+        assert until(200, lambda: client.post("/v1/face/embed", json=other)).status_code == 200
 
 
 def until(status: int, ask: Callable[[], httpx.Response]) -> httpx.Response:
