@@ -96,7 +96,7 @@ def served() -> Iterator[Service]:
         ray_runtime.protect_token()
         os.environ.update(ray_runtime.environment(port=port, directory=Path(directory)))
         import ray  # noqa: PLC0415 - Ray reads its environment when it is imported
-        from ray import serve  # noqa: PLC0415
+        from ray import serve  # noqa: PLC0415 - Ray reads its environment then
 
         ray.init(**ray_runtime.init_options(directory=Path(directory)))
         try:

@@ -52,7 +52,7 @@ def shown(source: str) -> str:
 
 def _snapshot(repository: str, cache: Path, patterns: Sequence[str]) -> Path:
     # A model that is never asked for needs no hub.
-    from huggingface_hub import errors, snapshot_download  # noqa: PLC0415
+    from huggingface_hub import errors, snapshot_download  # noqa: PLC0415 - slow, and few need it
 
     fetch = partial(snapshot_download, repository, cache_dir=cache, allow_patterns=list(patterns))
     try:
@@ -76,7 +76,7 @@ def downloading(name: str) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    from huggingface_hub import errors  # noqa: PLC0415
+    from huggingface_hub import errors  # noqa: PLC0415 - slow, and few need it
 
     if isinstance(error, errors.RepositoryNotFoundError | errors.HFValidationError):
         return "the hub has no such repository, or it is private or gated; check the id, or set HF_TOKEN"

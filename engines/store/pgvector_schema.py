@@ -45,7 +45,7 @@ class Vector(UserDefinedType[Row]):
         """The type's name in SQL."""
         return "vector"
 
-    def bind_processor(self, dialect: Dialect) -> Callable[[Row | None], SentVector]:  # noqa: ARG002
+    def bind_processor(self, dialect: Dialect) -> Callable[[Row | None], SentVector]:  # noqa: ARG002 - SQLAlchemy names it
         """How the driver gets a value."""
         return _sent
 
@@ -54,7 +54,7 @@ def send_vectors() -> None:
     """Teaches the Postgres driver of this process to send vectors, before a database is opened."""
     try:
         import psycopg  # noqa: PLC0415 - it may be missing; the opening tells what to install
-        from psycopg.adapt import Dumper  # noqa: PLC0415
+        from psycopg.adapt import Dumper  # noqa: PLC0415 - an extra
     except ImportError:
         return
 

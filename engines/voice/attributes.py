@@ -121,7 +121,7 @@ class _Head:
     def _opened(self) -> "AudioClassifier":
         try:
             # transformers takes seconds to import, and may be missing.
-            from engines.voice.classifier import AudioClassifier  # noqa: PLC0415
+            from engines.voice.classifier import AudioClassifier  # noqa: PLC0415 - imports torch
         except (ImportError, OSError, RuntimeError) as error:
             logger.warning("transformers cannot be imported: %s", error)
             raise ConfigurationError(

@@ -45,6 +45,6 @@ class Ge2e:
     def load_encoder(self, runtime: Runtime) -> SpeakerEncoder:
         """The LSTM on the GPU or the CPU."""
         # Describing a model must not load torch.
-        from engines.voice.ge2e_encoder import LstmEncoder  # noqa: PLC0415
+        from engines.voice.ge2e_encoder import LstmEncoder  # noqa: PLC0415 - imports torch
 
         return LstmEncoder(self.weights()[0], runtime)

@@ -137,7 +137,7 @@ def _speechbrain() -> tuple[Any, tuple[type[Exception], ...]]:
     """
     try:
         from ruamel.yaml.error import YAMLError  # noqa: PLC0415 - comes with SpeechBrain
-        from speechbrain.inference.classifiers import EncoderClassifier  # noqa: PLC0415
+        from speechbrain.inference.classifiers import EncoderClassifier  # noqa: PLC0415 - imports torch
     except (AttributeError, ImportError, OSError, RuntimeError) as error:
         logger.warning("speechbrain cannot be imported: %s: %s", type(error).__name__, error)
         raise ConfigurationError(f"speechbrain or torchaudio cannot be imported: {INSTALL}") from error
