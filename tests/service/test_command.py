@@ -12,7 +12,7 @@ import psutil  # type: ignore[import-untyped] # it ships without types
 def said_once_ready(log: Path) -> str:
     """All that it has said once it told the command to try; /readyz may answer a moment before."""
     until = time.monotonic() + 30
-    while "Try:" not in log.read_text() and time.monotonic() < until:
+    while not log.read_text().endswith("/v1/models\n\n") and time.monotonic() < until:
         time.sleep(0.1)  # nothing announces what it says
     return log.read_text()
 
