@@ -30,7 +30,7 @@ from bench.store import APPENDED, FOUND, TOGETHER, record, timed
 from deployments.messages import SearchRequest
 from deployments.store import StoreSpec, VectorStore
 from engines.store import Filter, NewRecord, Space
-from engines.store.faiss_index import IndexOptions
+from engines.store.index_options import IndexOptions
 from engines.store.pgvector import PgVectorJournal
 from engines.types import Embeddings
 from graphs.settings import Store

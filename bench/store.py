@@ -32,9 +32,9 @@ from bench.report import cores, figures, machine, percentile
 from deployments.messages import SearchRequest
 from deployments.store import StoreSpec, VectorStore
 from engines.store import NewRecord, Space
-from engines.store.faiss_index import BLAS_FROM
 from engines.store.journal import SqlJournal
 from engines.store.replica import StoreReplica
+from engines.store.segment import BLAS_FROM
 from engines.types import Embeddings
 
 faiss: Any = faiss_library  # its type stubs lack half of what is used here

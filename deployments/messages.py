@@ -110,19 +110,27 @@ class SpeakRequest:
 
 @dataclass(frozen=True, slots=True)
 class SearchRequest:
-    """One query of a space. query: shape (dim,); only: which records are meant; k: matches at most."""
+    """One query of a space. query: shape (dim,); only: which records are meant; k: matches at most.
+
+    with_embeddings: tell those of the matches too.
+    """
 
     space: Space
     query: NDArray[np.float32] = field(repr=False)
     k: int
     only: Filter = field(default_factory=Filter)
+    with_embeddings: bool = False
 
 
 class Found(NamedTuple):
-    """Matches, best first. age_s: how many seconds old the answer may be; 0: it is of this moment."""
+    """Matches, best first. age_s: how many seconds old the answer may be; 0: it is of this moment.
+
+    embeddings: shape (dim,), by position, where they were asked for; None where they were not.
+    """
 
     matches: tuple[Match, ...]
     age_s: float = 0.0
+    embeddings: dict[int, NDArray[np.float32]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

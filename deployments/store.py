@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from deployments.batching import Batcher
 from deployments.messages import Found, Page, SearchRequest
 from deployments.metrics import BatchMetrics
 from engines.errors import InvalidInput, PresenceError
-from engines.store import Filter, Journal, NewRecord, Searcher, Stored
-from engines.store.faiss_index import IndexOptions
+from engines.store import Answer, Filter, Journal, NewRecord, Searcher, Stored
+from engines.store.index_options import IndexOptions
 from engines.store.journal import SqlJournal
 from engines.store.pgvector import PgVectorJournal
 from engines.store.replica import StoreReplica
@@ -29,8 +28,8 @@ logger = logging.getLogger("presence.store")
 READERS = 4
 """Threads for reads of the journal beside searches and writes."""
 
-INDEX_EVERY_S = 15.0
-"""Seconds between looks whether Postgres should build an index."""
+KEEP_UP_EVERY_S = 15.0
+"""Seconds between looks at what the searcher should build or write, at the most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,13 @@ def _opened(spec: StoreSpec) -> tuple[Journal, Searcher]:
         both = PgVectorJournal(spec.url, spec.index)
         return both, both
     journal = SqlJournal(spec.url)
-    return journal, StoreReplica(journal, spec.index, spec.snapshots, remember=spec.allow_stale)
+    return journal, StoreReplica(
+        journal,
+        spec.index,
+        spec.snapshots,
+        snapshot_every_s=spec.snapshot_every_s,
+        remember=spec.allow_stale,
+    )
 
 
 class VectorStore:
@@ -71,15 +76,13 @@ class VectorStore:
             self._append_all, max_size=1, wait_s=0.0, observer=BatchMetrics("store", "write")
         )
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="journal")
-        self._keep_up_every_s = spec.snapshot_every_s if spec.snapshots else 0.0
-        if spec.kind == "pgvector":
-            self._keep_up_every_s = INDEX_EVERY_S
+        self._keep_up_every_s = min(spec.snapshot_every_s, KEEP_UP_EVERY_S)
         self._upkeep: asyncio.Task[None] | None = None
 
     async def reconfigure(self, config: dict[str, float]) -> None:
         """Takes max_batch_size from `user_config`; starts the upkeep."""
         self._searches.max_size = self._writes.max_size = int(config["max_batch_size"])
-        if self._upkeep is None and self._keep_up_every_s:
+        if self._upkeep is None:
             self._upkeep = asyncio.create_task(self._keep_up())
 
     def close(self) -> None:
@@ -150,12 +153,6 @@ class VectorStore:
 
         return await self._read(names)
 
-    async def embeddings(
-        self, positions: Sequence[int], _: float
-    ) -> dict[int, NDArray[np.float32]] | PresenceError:
-        """Embeddings of living records by position."""
-        return await self._read(partial(self._journal.embeddings, positions))
-
     async def _read(self, call: Callable[[], T]) -> T | PresenceError:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._readers, call)
@@ -187,7 +184,8 @@ class VectorStore:
         groups: dict[Hashable, list[int]] = {}
         for index, request in enumerate(requests):
             chosen = request.only.name, frozenset(request.only.labels.items())
-            groups.setdefault((request.space, len(request.query), chosen), []).append(index)
+            kind = request.space, len(request.query), chosen, request.with_embeddings
+            groups.setdefault(kind, []).append(index)
         for together in groups.values():
             answers.update(zip(together, self._search([requests[i] for i in together]), strict=True))
         return [answers[index] for index in range(len(requests))]
@@ -198,11 +196,26 @@ class VectorStore:
         queries = np.concatenate([request.query for request in requests]).reshape(len(requests), -1)
         try:
             answer = self._searcher.search(
-                first.space, queries, depth, first.only, allow_stale=self._allow_stale
+                first.space,
+                queries,
+                depth,
+                first.only,
+                with_embeddings=first.with_embeddings,
+                allow_stale=self._allow_stale,
             )
         except PresenceError as error:
             return [error] * len(requests)
-        return [
+        found = [
             Found(tuple(matches[: request.k]), answer.age_s)
             for request, matches in zip(requests, answer.matches, strict=True)
         ]
+        if first.with_embeddings:
+            return [_with_embeddings(one, answer) for one in found]
+        return found
+
+
+def _with_embeddings(found: Found, answer: Answer) -> Found:
+    positions = [match.position for match in found.matches]
+    return found._replace(
+        embeddings={one: answer.embeddings[one] for one in positions if one in answer.embeddings}
+    )

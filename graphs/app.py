@@ -43,7 +43,7 @@ def app(args: AppArgs) -> Application:
 def _store(settings: Store) -> Application:
     # As for models: binding needs FAISS and SQLAlchemy, importing this module must not.
     from deployments.store import StoreSpec, VectorStore  # noqa: PLC0415
-    from engines.store.faiss_index import IndexOptions  # noqa: PLC0415
+    from engines.store.index_options import IndexOptions  # noqa: PLC0415
     from engines.store.pgvector import require_postgres  # noqa: PLC0415
 
     url, directory = store_location(settings, os.environ.get("PRESENCE_STORE_URL"))

@@ -235,7 +235,7 @@ class Speech(Settings):
 
 
 class Index(Settings):
-    """How vectors are searched: engines/store/faiss_index.py says what each does."""
+    """How vectors are searched: engines/store/index_options.py says what each does."""
 
     kind: Literal["flat", "flat-fp16", "hnsw", "ivf"] = Field("flat", description="kind of FAISS index")
     approximate_from: int = Field(200_000, ge=1, description="fewer records are always searched exactly")

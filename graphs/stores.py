@@ -9,7 +9,7 @@ import numpy as np
 
 from deployments.messages import SearchRequest
 from engines.errors import InvalidInput
-from engines.store import Filter, NewRecord, Space
+from engines.store import NewRecord, Space
 from graphs.clients.store import Store
 
 Key = tuple[float, ...]
@@ -20,11 +20,15 @@ TOGETHER = 32
 
 @dataclass(frozen=True, slots=True)
 class Entries:
-    """Keys with their values; similarities (cosine, -1..1) only where something was searched for."""
+    """Keys with their values; similarities (cosine, -1..1) only where something was searched for.
+
+    age_s: how old the answer may be, 0 unless the journal is away.
+    """
 
     keys: tuple[Key, ...] = ()
     values: tuple[str, ...] = ()
     similarities: tuple[float, ...] = ()
+    age_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +76,15 @@ class Stores:
 
     async def find(self, name: str, key: Key, top_k: int, deadline: float) -> Entries:
         """The entries nearest to a key by cosine similarity, best first."""
-        request = SearchRequest(self._space(name), _vector(key), top_k, Filter())
-        matches = (await self.store.search(request, deadline)).matches
-        vectors = await self.store.embeddings([match.position for match in matches], deadline)
-        living = [match for match in matches if match.position in vectors]
+        request = SearchRequest(self._space(name), _vector(key), top_k, with_embeddings=True)
+        found = await self.store.search(request, deadline)
+        vectors = found.embeddings or {}
+        living = [match for match in found.matches if match.position in vectors]
         return Entries(
             tuple(tuple(vectors[match.position].tolist()) for match in living),
             tuple(match.stored.value or "" for match in living),
             tuple(min(max(match.similarity, -1.0), 1.0) for match in living),
+            found.age_s,
         )
 
     def _space(self, name: str) -> Space:

@@ -71,10 +71,14 @@ class Match(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What each query found, best first. age_s: 0, or how many seconds old the answer may be."""
+    """What each query found, best first. age_s: 0, or how many seconds old the answer may be.
+
+    embeddings: by position, shape (dim,), as they were written; where they were asked for.
+    """
 
     matches: list[list[Match]]
     age_s: float = 0.0
+    embeddings: Mapping[int, NDArray[np.float32]] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,10 +232,12 @@ class Searcher(Protocol):
         k: int,
         only: Filter | None = None,
         *,
+        with_embeddings: bool = False,
         allow_stale: bool = False,
     ) -> Answer:
         """The `k` most similar living records for each query, shape (n, dim); fewer when fewer live.
 
+        with_embeddings: tell them too; a record that is deleted meanwhile has none.
         Every search sees every write that was acknowledged before it, by whichever process.
         allow_stale: a searcher that has a memory may answer from it while the journal is away.
         Raises InvalidInput when the queries have another dimension than the space, or k is less than 1.
@@ -239,7 +245,7 @@ class Searcher(Protocol):
         ...
 
     def keep_up(self) -> None:
-        """What makes later searches or starts faster, to be called now and then; searches may wait."""
+        """What makes later searches or starts faster, to be called every few seconds; searches go on."""
         ...
 
 

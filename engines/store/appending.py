@@ -7,8 +7,8 @@ from itertools import chain
 from sqlalchemy import Connection, bindparam, insert, select, update
 
 from engines.errors import InvalidInput
-from engines.store import NewRecord, Space
-from engines.store.rows import chunks, embedding_row
+from engines.store import NewRecord, Space, Stored
+from engines.store.rows import chunks, embedding_row, record_checksum
 from engines.store.schema import EMBEDDINGS, HEAD, LABELS, LIVING, RECORDS, SPACES
 
 
@@ -75,18 +75,7 @@ class Additions:
             return
         self._write_spaces()
         added = self._added.items()
-        records = [
-            {
-                "position": position,
-                "space_id": self._space_ids[record.space],
-                "namespace": record.space.namespace,
-                "id": record.id,
-                "name": record.name,
-                "value": record.value,
-                "created_at": record.created_at,
-            }
-            for position, record in added
-        ]
+        records = [self._row(position, record) for position, record in added]
         labels = [
             {"position": position, "key": key, "value": value}
             for position, record in added
@@ -99,6 +88,29 @@ class Additions:
         if labels:
             self._connection.execute(insert(LABELS), labels)
         self._connection.execute(update(HEAD).values(position=self.head))
+
+    def _row(self, position: int, record: NewRecord) -> dict[str, object]:
+        """Of the table of records."""
+        stored = Stored(
+            position,
+            record.id,
+            record.space,
+            record.embedding.size,
+            record.name,
+            record.labels,
+            record.value,
+            record.created_at,
+        )
+        return {
+            "position": position,
+            "space_id": self._space_ids[record.space],
+            "namespace": record.space.namespace,
+            "id": record.id,
+            "name": record.name,
+            "value": record.value,
+            "created_at": record.created_at,
+            "checksum": record_checksum(stored),
+        }
 
     def _write_spaces(self) -> None:
         counts = Counter(record.space for record in self._added.values())

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, and_, func, select
 
 from engines.embedding import unit_rows
 from engines.store.database import Database
-from engines.store.faiss_index import IndexOptions
+from engines.store.index_options import IndexOptions
 from engines.store.nearest import MOST_INDEXED, index_name
 from engines.store.pgvector_schema import VECTORS, VECTORS_META
 from engines.store.rows import read_vector

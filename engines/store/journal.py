@@ -3,15 +3,14 @@
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import (
-    ColumnElement,
     Connection,
     ScalarSelect,
-    Select,
     bindparam,
     delete,
     func,
@@ -27,7 +26,15 @@ from engines.store.appending import Additions
 from engines.store.changes import changes
 from engines.store.database import Database
 from engines.store.group_commit import GroupCommit
-from engines.store.rows import check_filter, check_record, check_text, chunks, read_vector
+from engines.store.reading import matches, records
+from engines.store.rows import (
+    check_filter,
+    check_record,
+    check_text,
+    chunks,
+    read_vector,
+    record_checksum,
+)
 from engines.store.schema import EMBEDDINGS, HEAD, LABELS, LIVING, META, RECORDS, SPACES, TABLES, prepare
 from engines.store.verification import problems
 
@@ -134,10 +141,16 @@ class SqlJournal:
             if not found:
                 return False
             position = found[record_id]
-            revision = _next_revision(connection)
-            columns = {key: new for key, new in (("name", name), ("value", value)) if new is not None}
+            (before,) = records(connection, select(RECORDS.c.position).where(RECORDS.c.position == position))
+            after = replace(
+                before,
+                name=before.name if name is None else name,
+                labels=before.labels if labels is None else labels,
+                value=before.value if value is None else value,
+            )
             revised = update(RECORDS).where(RECORDS.c.position == position)
-            connection.execute(revised.values(revision=revision, **columns))
+            texts = {"name": after.name, "value": after.value, "checksum": record_checksum(after)}
+            connection.execute(revised.values(revision=_next_revision(connection), **texts))
             if labels is not None:
                 connection.execute(delete(LABELS).where(LABELS.c.position == position))
                 rows = [{"position": position, "key": k, "value": v} for k, v in labels.items()]
@@ -306,15 +319,22 @@ def _next_revision(connection: Connection) -> ScalarSelect[int]:
 
 def _replace_values(connection: Connection, values: Mapping[int, str | None]) -> bool:
     """Of living records, by position; whether any was another."""
-    found: dict[int, str | None] = {}
+    changed = []
     for chunk in chunks(list(values)):
-        query = select(RECORDS.c.position, RECORDS.c.value).where(RECORDS.c.position.in_(chunk))
-        found |= {row.position: row.value for row in connection.execute(query)}
-    changed = [{"at": at, "new": values[at]} for at, value in found.items() if values[at] != value]
+        for before in records(connection, select(RECORDS.c.position).where(RECORDS.c.position.in_(chunk))):
+            after = replace(before, value=values[before.position])
+            if after != before:
+                changed.append(
+                    {"at": after.position, "new": after.value, "new_checksum": record_checksum(after)}
+                )
     if changed:
         revised = update(RECORDS).where(RECORDS.c.position == bindparam("at"))
-        new_value = {"value": bindparam("new"), "revision": _next_revision(connection)}
-        connection.execute(revised.values(new_value), changed)
+        new_values = {
+            "value": bindparam("new"),
+            "checksum": bindparam("new_checksum"),
+            "revision": _next_revision(connection),
+        }
+        connection.execute(revised.values(new_values), changed)
     return bool(changed)
 
 
@@ -333,48 +353,9 @@ def _delete(connection: Connection, head: int, positions: Sequence[int]) -> None
         connection.execute(delete(EMBEDDINGS).where(EMBEDDINGS.c.position.in_(chunk)))
     erased = update(RECORDS).where(RECORDS.c.position == bindparam("record"))
     connection.execute(
-        erased.values(id=None, name="", value=None, revision=0, deleted_position=bindparam("step")),
+        erased.values(
+            id=None, name="", value=None, checksum=None, revision=0, deleted_position=bindparam("step")
+        ),
         [{"record": record, "step": step} for step, record in enumerate(positions, start=head + 1)],
     )
     connection.execute(update(HEAD).values(position=head + len(positions)))
-
-
-def matches(namespace: str, chosen: Filter) -> list[ColumnElement[bool]]:
-    """Conditions on the rows of living records. Raises InvalidInput for text that no record can have."""
-    check_filter(namespace, chosen)
-    conditions = [RECORDS.c.namespace == namespace, LIVING]
-    if chosen.name is not None:
-        conditions.append(RECORDS.c.name == chosen.name)
-    for key, value in chosen.labels.items():
-        labelled = select(LABELS.c.position).where(LABELS.c.key == key, LABELS.c.value == value)
-        conditions.append(RECORDS.c.position.in_(labelled))
-    return conditions
-
-
-def records(connection: Connection, chosen: Select[int]) -> list[Stored]:
-    """The records at the chosen positions, ascending, read with their labels in one statement."""
-    query = (
-        select(RECORDS, SPACES.c.model, SPACES.c.dim, LABELS.c.key, LABELS.c.value.label("label"))
-        .select_from(RECORDS.join(SPACES).outerjoin(LABELS))
-        .where(RECORDS.c.position.in_(chosen))
-        .order_by(RECORDS.c.position)
-    )
-    found: dict[int, Stored] = {}
-    labels: dict[int, dict[str, str]] = {}
-    spaces: dict[int, Space] = {}
-    for row in connection.execute(query).all():
-        if row.position not in found:
-            labels[row.position] = {}
-            found[row.position] = Stored(
-                row.position,
-                row.id,
-                spaces.setdefault(row.space_id, Space(row.namespace, row.model)),
-                row.dim,
-                row.name,
-                labels[row.position],
-                row.value,
-                row.created_at,
-            )
-        if row.key is not None:
-            labels[row.position][row.key] = row.label
-    return list(found.values())

@@ -16,9 +16,9 @@ from engines.errors import ConfigurationError, InvalidInput
 from engines.store import Answer, Filter, Match, NewRecord, Space, Stored
 from engines.store.changes import changes
 from engines.store.database import Database
-from engines.store.faiss_index import IndexOptions
 from engines.store.hnsw import keep_indexes, problems_of_vectors
-from engines.store.journal import SqlJournal, matches, records
+from engines.store.index_options import IndexOptions
+from engines.store.journal import SqlJournal
 from engines.store.nearest import MOST_NEAR, Near, Searched, nearest, of_space, searched
 from engines.store.pgvector_schema import (
     MOST_NUMBERS,
@@ -29,6 +29,7 @@ from engines.store.pgvector_schema import (
     Vector,
     send_vectors,
 )
+from engines.store.reading import matches, records
 from engines.store.rows import check_text, chunks
 from engines.store.schema import RECORDS, prepare
 from engines.types import Embeddings
@@ -86,6 +87,7 @@ class PgVectorJournal(SqlJournal):
         k: int,
         only: Filter | None = None,
         *,
+        with_embeddings: bool = False,
         allow_stale: bool = False,  # noqa: ARG002 - there is no memory to answer from
     ) -> Answer:
         """See `Searcher`. Where the index finds too few that pass the filter, all that pass are compared."""
@@ -100,7 +102,8 @@ class PgVectorJournal(SqlJournal):
                 here = searched(connection, space, breadth)
                 if not here.is_behind:
                     found = self._nearest(connection, here, queries, k, conditions)
-                    return Answer(_matched(connection, found))
+                    wanted = {position for near in found for position, _ in near} if with_embeddings else ()
+                    return Answer(_matched(connection, found), embeddings=self.embeddings(list(wanted)))
             self.catch_up()
 
     def _nearest(

@@ -5,12 +5,15 @@ Vectors and queries are L2-normalised on their way into an index, so that simila
 Before each search it asks the journal for its state and applies what is missing, so that every search
 sees every write that was acknowledged before it, by whichever replica. Names and labels of records that were
 found stay in memory until the journal tells that they were changed or deleted.
+
+`keep_up` builds graphs and lists, and writes snapshots, while searches and changes go on.
 """
 
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +22,8 @@ from numpy.typing import NDArray
 from engines.embedding import unit_rows
 from engines.errors import StoreCorrupt, StoreUnavailable
 from engines.store import Answer, Change, Filter, Journal, Match, Positions, Space, Stored
-from engines.store.faiss_index import FaissIndex, IndexOptions
+from engines.store.faiss_index import FaissIndex, check
+from engines.store.index_options import IndexOptions
 from engines.store.snapshot import SnapshotFolder
 from engines.types import Embeddings
 
@@ -27,6 +31,8 @@ logger = logging.getLogger("presence.store")
 
 CHUNK = 10_000
 """Steps of the journal that are read and applied at a time."""
+BREATH_S = 0.001
+"""Pause between two steps of the upkeep that searches have to wait for: they go first."""
 LONG_VALUE = 1000
 """A record whose value has more characters is read each time that it is found."""
 
@@ -34,9 +40,10 @@ LONG_VALUE = 1000
 class StoreReplica:
     """Safe to use from many threads; searches and changes take turns.
 
-    snapshots: a folder for snapshots of this journal alone, or None.
-    remember: keep names, labels and values of all records in memory, not only of those that were found, so
-    that the replica can answer when the journal can't be read.
+    snapshots: a folder for snapshots of this journal alone, or None; how often `keep_up` writes one.
+    remember: keep names, labels and values of all records in memory, not only of those that were found, and
+    embeddings as they were written where they are no model's, so that the replica can answer when the journal
+    can't be read.
     clock: seconds, ascending.
     """
 
@@ -46,19 +53,23 @@ class StoreReplica:
         options: IndexOptions | None = None,
         snapshots: Path | None = None,
         *,
+        snapshot_every_s: float = 300.0,
         remember: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._journal = journal
         self._options = options or IndexOptions()
-        self._options.check()
+        check(self._options)
         self._snapshots = snapshots
         self._clock = clock
         self._lock = threading.RLock()
-        self._saving = threading.Lock()
+        self._upkeep = threading.Lock()
+        self._snapshot_every_s = snapshot_every_s
+        self._snapshot_at = clock() + snapshot_every_s
         self._indexes: dict[Space, FaissIndex] = {}
         self._remember_all = remember
         self._known: dict[int, Stored] = {}
+        self._written: dict[int, NDArray[np.float32]] = {}
         self._position = 0
         self._revision = 0
         self._started = False
@@ -110,20 +121,25 @@ class StoreReplica:
         k: int,
         only: Filter | None = None,
         *,
+        with_embeddings: bool = False,
         allow_stale: bool = False,
     ) -> Answer:
         """The `k` most similar living records for each query, shape (n, dim); fewer when fewer live.
 
+        with_embeddings: tell them too; from memory only those that are no model's.
         Names and labels are those of this moment. Raises StoreUnavailable when the journal can't be
         read; with allow_stale, and a replica that remembers, memory answers then and tells its age.
         Raises InvalidInput when the queries have another dimension than the space.
         """
         try:
-            return Answer(self._search(space, queries, k, only))
+            matches = self._search(space, queries, k, only)
+            found = {match.position for each in matches for match in each} if with_embeddings else None
+            return Answer(matches, embeddings=self._journal.embeddings(list(found)) if found else {})
         except StoreUnavailable:
             if not allow_stale or not self._remember_all or self._fresh_at is None:
                 raise
-        return self._stale(space, queries, k, only)
+        answer = self._stale(space, queries, k, only)
+        return answer if with_embeddings else replace(answer, embeddings={})
 
     def snapshot(self) -> int:
         """Makes the folder hold one snapshot, of this moment; returns its position.
@@ -132,7 +148,7 @@ class StoreReplica:
         remove, and older snapshots are removed. When another replica wrote one of this moment, it stays.
         Searches and changes go on meanwhile. Raises StoreUnavailable, StoreFull and StoreCorrupt.
         """
-        with self._saving:
+        with self._upkeep:
             with self._lock:
                 position, folder = self.catch_up(), self._folder()
                 if folder is None:
@@ -151,8 +167,40 @@ class StoreReplica:
             return position
 
     def keep_up(self) -> None:
-        """See `Searcher`: writes a snapshot."""
-        self.snapshot()
+        """See `Searcher`: a snapshot when its time has come, then the indexes that are due."""
+        if self._snapshots and self._clock() >= self._snapshot_at:
+            self._snapshot_at = self._clock() + self._snapshot_every_s
+            self.snapshot()
+        self.build()
+
+    def build(self) -> None:
+        """Builds the graphs and lists that are due, and puts recent records into those that are there.
+
+        Searches and changes go on meanwhile. Raises StoreUnavailable and StoreCorrupt.
+        """
+        with self._upkeep:
+            with self._lock:
+                self.catch_up()
+                indexes = list(self._indexes.values())
+            for index in indexes:
+                self._build(index)
+
+    def _build(self, index: FaissIndex) -> None:
+        if index.due():
+            with self._lock:
+                index.hold()
+            try:
+                made = index.rebuilt()
+                with self._lock:
+                    index.adopt(made)
+            finally:
+                with self._lock:
+                    index.release()
+        is_more = True
+        while is_more:
+            with self._lock:
+                is_more = index.absorb()
+            time.sleep(BREATH_S)
 
     def _folder(self) -> SnapshotFolder | None:
         """Of the journal as it is named now."""
@@ -165,8 +213,9 @@ class StoreReplica:
         self._revision = self._journal.state().revision
         folder = self._folder()
         if folder and (found := folder.newest(self._options)):
-            for index in found.indexes.values():
+            for space, index in found.indexes.items():
                 self._read_names(index.positions.tolist())
+                self._read_embeddings(space, index.positions.tolist())
             self._indexes, self._position = found.indexes, found.position
         self._started = True
 
@@ -175,7 +224,7 @@ class StoreReplica:
         if folder := self._folder():
             folder.clear()
         self._indexes, self._position = {}, 0
-        self._known, self._revision = {}, revision
+        self._known, self._written, self._revision = {}, {}, revision
 
     def _revise(self, revision: int) -> None:
         """Names, labels and values that were replaced up to a revision."""
@@ -204,6 +253,7 @@ class StoreReplica:
             self._add(space, additions)
         for record in gone:
             self._known.pop(record, None)
+            self._written.pop(record, None)
         self._read_names([change.record for each in added.values() for change in each])
         self._position = changes[-1].position
 
@@ -220,12 +270,20 @@ class StoreReplica:
             index = self._indexes[space] = FaissIndex(dim, self._options)
         positions = np.array([change.position for change in additions], np.int64)
         index.add(positions, unit_rows(np.stack(vectors)))
+        if self._remember_all and not space.model:
+            self._written.update(zip(positions.tolist(), vectors, strict=True))
 
     def _read_names(self, positions: Sequence[int]) -> None:
         """Of a replica that remembers all."""
         if self._remember_all:
             for start in range(0, len(positions), CHUNK):
                 self._known.update(self._journal.stored(positions[start : start + CHUNK]))
+
+    def _read_embeddings(self, space: Space, positions: Sequence[int]) -> None:
+        """Of a replica that remembers all, and a space without a model."""
+        if self._remember_all and not space.model:
+            for start in range(0, len(positions), CHUNK):
+                self._written.update(self._journal.embeddings(positions[start : start + CHUNK]))
 
     def _search(self, space: Space, queries: Embeddings, k: int, only: Filter | None) -> list[list[Match]]:
         """Looks again, deeper, while records that were deleted after the index was asked are in the way."""
@@ -271,7 +329,10 @@ class StoreReplica:
         with self._lock:
             chosen = None if only is None else _matching(self._known.values(), space, only)
             similarities, positions = self._find(space, queries, k, chosen)
-            return Answer(_matches(similarities, positions, self._known), self.age_s or 0.0)
+            matches = _matches(similarities, positions, self._known)
+            found = {match.position for each in matches for match in each}
+            embeddings = {position: self._written[position] for position in found & self._written.keys()}
+            return Answer(matches, self.age_s or 0.0, embeddings)
 
 
 def _matches(

@@ -1,6 +1,7 @@
 """Between what the store promises and what its tables hold: texts that may be written, vectors, checksums."""
 
 import math
+import struct
 from collections.abc import Iterator, Sequence
 from typing import TypedDict, TypeVar
 from zlib import crc32
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import InvalidInput, StoreCorrupt
-from engines.store import Filter, NewRecord
+from engines.store import Filter, NewRecord, Stored
 
 MOST_BYTES = 1000
 """Of an id, name, namespace, model, label key or label value in UTF-8; two of them fit Postgres's indexes."""
@@ -34,6 +35,17 @@ class EmbeddingRow(TypedDict):
 def checksum(position: int, vector: bytes) -> int:
     """CRC-32 of the position (8 bytes, little endian) and the vector: neither passes for another's."""
     return crc32(vector, crc32(position.to_bytes(8, "little")))
+
+
+def record_checksum(record: Stored) -> int:
+    """CRC-32 of all that is told of a record: no byte of it changes unseen, and none passes for another's."""
+    labels = [text for pair in sorted(record.labels.items()) for text in pair]
+    texts = [record.space.namespace, record.space.model, record.id, record.name, *labels]
+    if record.value is not None:
+        texts.append(record.value)
+    shape = len(labels), record.value is None
+    numbers = struct.pack("<qqdi?", record.position, record.dim, record.created_at, *shape)
+    return crc32("\0".join(texts).encode(), crc32(numbers))  # NUL is in none of them
 
 
 def embedding_row(position: int, embedding: NDArray[np.float32]) -> EmbeddingRow:

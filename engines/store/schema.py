@@ -70,8 +70,11 @@ RECORDS = Table(
     Column("created_at", Double, nullable=False),
     Column("deleted_position", POSITION),
     Column("revision", POSITION, nullable=False, server_default="0"),
+    Column("checksum", BigInteger),
 )
-"""namespace: that of the space. A deleted record has a deleted_position, and no id, name or value.
+"""namespace: that of the space. A deleted record has a deleted_position, and no id, name, value or checksum.
+
+checksum: see `engines.store.rows.record_checksum`.
 
 revision: of the update that last replaced its name, labels or value; 0 if none did, or it was deleted.
 """
@@ -158,7 +161,13 @@ def _count_revisions(connection: Connection) -> None:
     REVISED.create(connection)
 
 
-MIGRATIONS: list[Callable[[Connection], None]] = [_create, _count_revisions]
+def _sum_records(connection: Connection) -> None:
+    """A journal that was made just now does; records that are there already get theirs when they change."""
+    if all(column["name"] != "checksum" for column in inspect(connection).get_columns(RECORDS.name)):
+        connection.exec_driver_sql("ALTER TABLE records ADD COLUMN checksum BIGINT")
+
+
+MIGRATIONS: list[Callable[[Connection], None]] = [_create, _count_revisions, _sum_records]
 """Each brings a database from the version before to its own; all run under the lock of the schema."""
 
 

@@ -19,7 +19,8 @@ from typing import Any
 
 from engines.errors import StoreCorrupt, StoreFull, StoreUnavailable
 from engines.store import Space
-from engines.store.faiss_index import FaissIndex, IndexOptions
+from engines.store.faiss_index import FaissIndex
+from engines.store.index_options import IndexOptions
 from engines.store.sealed_file import opened, sync_directory, written
 
 logger = logging.getLogger("presence.store")
@@ -46,11 +47,14 @@ class SnapshotFolder:
     def write(self, position: int, indexes: Mapping[Space, FaissIndex]) -> None:
         """Makes the folder hold one snapshot, of this position or a later one; another may have written it.
 
+        One of the same position in which fewer indexes are as they should be is replaced.
+
         Raises StoreUnavailable, StoreFull when the disk is full: the older snapshot is then still there.
         """
         with self._writing():
-            if not self._holds_only(position):
-                self._write(position, indexes)
+            built = sum(not index.due() for index in indexes.values())
+            if not self._holds_only(position, built):
+                self._write(position, built, indexes)
                 self._prune(keep=1)
 
     def clear(self) -> None:
@@ -70,13 +74,14 @@ class SnapshotFolder:
                     logger.warning("snapshot %s is not used: %s", path.name, problem)
         return None
 
-    def _holds_only(self, position: int) -> bool:
+    def _holds_only(self, position: int, built: int) -> bool:
         there = [path for path in self._path.iterdir() if path.is_dir()]
         if len(there) != 1 or there != self._ordered():
             return False
         try:
-            return int(self._manifest(there[0])["position"]) >= position
-        except (StoreCorrupt, OSError):
+            manifest = self._manifest(there[0])
+            return (manifest["position"], manifest["built"]) >= (position, built)
+        except (StoreCorrupt, OSError, KeyError):
             return False
 
     @contextmanager
@@ -90,7 +95,7 @@ class SnapshotFolder:
             kind = StoreFull if problem.errno in (errno.ENOSPC, errno.EDQUOT) else StoreUnavailable
             raise kind(f"no snapshot could be written: {problem.strerror}") from problem
 
-    def _write(self, position: int, indexes: Mapping[Space, FaissIndex]) -> None:
+    def _write(self, position: int, built: int, indexes: Mapping[Space, FaissIndex]) -> None:
         name = f"{time.time_ns():020d}-{position}"
         temporary = self._path / f".{name}"
         temporary.mkdir()
@@ -99,7 +104,7 @@ class SnapshotFolder:
             for number, (space, index) in enumerate(indexes.items()):
                 count = index.save(temporary / f"{number}.index")
                 spaces.append([space.namespace, space.model, index.dim, count])
-            manifest = {"journal": self._journal, "position": position, "spaces": spaces}
+            manifest = {"journal": self._journal, "position": position, "built": built, "spaces": spaces}
             with written(temporary / MANIFEST) as write:
                 write(json.dumps(manifest).encode() + b"\n")
             temporary.rename(self._path / name)

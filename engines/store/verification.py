@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from sqlalchemy import Connection, and_, func, or_, select
 
 from engines.errors import StoreCorrupt
+from engines.store.reading import damaged, read
 from engines.store.rows import read_vector
 from engines.store.schema import DELETED, EMBEDDINGS, HEAD, LABELS, LIVING, RECORDS, SPACES
 
@@ -20,6 +21,7 @@ def problems(connection: Connection) -> Iterator[str]:
     yield from _steps(connection)
     yield from _counts(connection)
     yield from _belonging(connection)
+    yield from _texts(connection)
     yield from _vectors(connection)
 
 
@@ -74,6 +76,17 @@ def _belonging(connection: Connection) -> Iterator[str]:
     elsewhere = or_(SPACES.c.id.is_(None), SPACES.c.namespace != RECORDS.c.namespace)
     for position in connection.execute(records.where(elsewhere)).scalars():
         yield f"record {position} is in another namespace than its space"
+
+
+def _texts(connection: Connection) -> Iterator[str]:
+    """Every living record is what was written."""
+    query = select(RECORDS.c.position).where(LIVING).order_by(RECORDS.c.position).limit(_PAGE)
+    after = 0
+    while page := connection.execute(query.where(RECORDS.c.position > after)).scalars().all():
+        for record, is_whole in read(connection, query.where(RECORDS.c.position > after)):
+            if not is_whole:
+                yield damaged(record.position)
+        after = page[-1]
 
 
 def _vectors(connection: Connection) -> Iterator[str]:

@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast
 
-import numpy as np
-from numpy.typing import NDArray
 from ray.serve.handle import DeploymentHandle
 
 from deployments.messages import Found, Page, SearchRequest
@@ -33,10 +31,6 @@ class Store(Protocol):
 
     async def namespaces(self, prefix: str, deadline: float) -> list[str]: ...
 
-    async def embeddings(
-        self, positions: Sequence[int], deadline: float
-    ) -> dict[int, NDArray[np.float32]]: ...
-
 
 class RemoteStore:
     """The vector store."""
@@ -50,7 +44,6 @@ class RemoteStore:
         self._get = RemoteMethod(handle, "get")
         self._listed = RemoteMethod(handle, "listed")
         self._namespaces = RemoteMethod(handle, "namespaces")
-        self._embeddings = RemoteMethod(handle, "embeddings")
 
     async def register(self, records: Sequence[NewRecord], deadline: float) -> list[int]:
         """Positions of the records, once they are durable."""
@@ -64,7 +57,7 @@ class RemoteStore:
 
     async def search(self, request: SearchRequest, deadline: float) -> Found:
         """The nearest records, best first."""
-        return cast(Found, await self._search.call(request, deadline))
+        return cast(Found, await self._search.call(request, deadline, large=request.with_embeddings))
 
     async def delete(self, request: tuple[str, Sequence[str]], deadline: float) -> list[str]:
         """Deletes ids of a namespace; the ids that lived."""
@@ -87,12 +80,6 @@ class RemoteStore:
     async def namespaces(self, prefix: str, deadline: float) -> list[str]:
         """Namespaces that hold records and start with a prefix."""
         return cast(list[str], await self._namespaces.call(prefix, deadline))
-
-    async def embeddings(self, positions: Sequence[int], deadline: float) -> dict[int, NDArray[np.float32]]:
-        """Embeddings of living records by position."""
-        return cast(
-            dict[int, NDArray[np.float32]], await self._embeddings.call(positions, deadline, large=True)
-        )
 
 
 def _nbytes(records: Sequence[NewRecord]) -> int:

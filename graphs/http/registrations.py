@@ -1,6 +1,5 @@
 """What the routes of faces and voices share: enrol, identify, forget, list, get, change, delete."""
 
-import math
 from typing import Annotated, Protocol
 
 import numpy as np
@@ -8,6 +7,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 
 from engines.errors import InvalidInput
 from engines.store import Filter
+from graphs.http.age import tell_age
 from graphs.http.deadline import Deadline
 from graphs.http.errors import documented
 from graphs.http.wire import registrations as wire
@@ -87,8 +87,7 @@ async def search(
         labels=body.labels,
         best_per_name=body.best_per_name,
     )
-    if found.age_s:
-        response.headers["Age"] = str(math.ceil(found.age_s))
+    tell_age(response, found.age_s)
     return wire.IdentifyResponse.of(found)
 
 

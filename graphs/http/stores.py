@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 
+from graphs.http.age import tell_age
 from graphs.http.deadline import Deadline
 from graphs.http.errors import documented
 from graphs.http.wire import stores as wire
@@ -49,9 +50,12 @@ async def delete(body: wire.KeysRequest, flow: Flow, deadline: Deadline) -> Resp
 
 @router.post("/stores/find", responses=documented(*COMMON))
 @router.post("/v1/stores/find", responses=documented(*COMMON), include_in_schema=False)
-async def find(body: wire.FindRequest, flow: Flow, deadline: Deadline) -> wire.FindResponse:
-    """The entries nearest to a key by cosine similarity, best first."""
+async def find(
+    body: wire.FindRequest, flow: Flow, deadline: Deadline, response: Response
+) -> wire.FindResponse:
+    """The entries nearest to a key by cosine similarity, best first; from memory with its age in `Age`."""
     found = await flow.find(body.store or DEFAULT, tuple(body.key), body.topk, deadline)
+    tell_age(response, found.age_s)
     return wire.FindResponse(
         keys=[list(key) for key in found.keys],
         values=list(found.values),

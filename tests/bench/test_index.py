@@ -17,6 +17,8 @@ def test_every_kind_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert all(0.8 <= row["recall"] <= 1 for row in rows)
     assert all(list(row["search"]) == ["1", "16", "64"] for row in rows)
     assert rows[1]["bytes_each"] < rows[0]["bytes_each"] < 2 * rows[1]["bytes_each"]
+    assert [row["building"] is None for row in rows] == [True, True, False, False]
+    assert all(0 < row["absorbing"]["p50_ms"] <= row["absorbing"]["longest_ms"] for row in rows[2:])
     assert "load average" in capsys.readouterr().out
 
 

@@ -17,7 +17,7 @@ from deployments.store import StoreSpec, VectorStore
 from engines.errors import DeadlineExceeded, InvalidInput, PresenceError, StoreUnavailable
 from engines.store import Filter, NewRecord, Searcher, Space
 from engines.store.database import Database
-from engines.store.faiss_index import IndexOptions
+from engines.store.index_options import IndexOptions
 from engines.store.pgvector import PgVectorJournal
 from engines.store.replica import StoreReplica
 
@@ -159,10 +159,12 @@ async def test_namespaces_by_prefix_hold_records(store: VectorStore) -> None:
 
 async def test_embeddings_are_those_that_were_written(store: VectorStore) -> None:
     raw = np.array([3, 4], np.float32)
-    (position,) = value(await store.register([record(raw)], later()))
-    found = value(await store.embeddings([position, position + 7], later()))
-    assert list(found) == [position]
-    assert found[position].tolist() == [3, 4]
+    one, other = value(await store.register([record(raw), record(WEST)], later()))
+    with_them = [SearchRequest(PEOPLE, EAST, k, with_embeddings=True) for k in (1, 2)]
+    asked = [*with_them, SearchRequest(PEOPLE, EAST, 2)]
+    found = [value(each) for each in await asyncio.gather(*(store.search(ask, later()) for ask in asked))]
+    told = [each.embeddings and {one: row.tolist() for one, row in each.embeddings.items()} for each in found]
+    assert told == [{one: [3, 4]}, {one: [3, 4], other: [-1, 0]}, None]
 
 
 async def test_put_writes_and_replaces_values(store: VectorStore) -> None:
@@ -301,7 +303,7 @@ async def test_snapshots_are_written_while_it_serves(opened: Opened, tmp_path: P
 async def test_postgres_builds_an_index_while_it_serves(
     opened: Opened, store_spec: StoreSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deployments.store.INDEX_EVERY_S", 0.01)
+    monkeypatch.setattr("deployments.store.KEEP_UP_EVERY_S", 0.01)
     store = opened(index=IndexOptions("hnsw", m=8, ef_construction=32, approximate_from=100))
     around = [np.array([np.cos(angle), np.sin(angle)], np.float32) for angle in np.linspace(0, 3, 100)]
     value(await store.register([record(one, name=f"{n}") for n, one in enumerate(around)], later()))

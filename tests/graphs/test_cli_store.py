@@ -22,8 +22,8 @@ from sqlalchemy import create_engine, text
 from typer.testing import CliRunner, Result
 
 from engines.store import Filter, NewRecord, Space, Stored
-from engines.store.faiss_index import IndexOptions
 from engines.store.fake import MemoryJournal
+from engines.store.index_options import IndexOptions
 from engines.store.journal import SqlJournal
 from engines.store.pgvector import PgVectorJournal
 from engines.store.replica import StoreReplica

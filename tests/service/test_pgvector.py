@@ -1,36 +1,30 @@
-"""People and generic stores in Postgres: two replicas of the store, searched by pgvector, over HTTP."""
+"""People and generic stores in Postgres: three replicas of the store, searched by pgvector, over HTTP."""
 
-import base64
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
-from io import BytesIO
-from typing import Any, Protocol
+from itertools import count
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
-from PIL import Image
 from sqlalchemy import create_engine, text
+
+from tests.service.enrolling import PICTURES, WAIT_S, Serve, Service, all_registered, arguments
+from tests.service.many_replicas import (
+    REPLICAS,
+    Record,
+    Replicas,
+    enrolled_and_found_at_once,
+    outlives_replicas,
+)
+from tests.service.store_commands import commands_beside_a_service
 
 pytestmark = pytest.mark.service
 
-REPLICAS = 2
 GROWN = 60
 """Records from which a space is searched through an index."""
-WAIT_S = 90
-"""Far more than it takes; what never comes fails the test."""
-
-
-class Service(Protocol):
-    """The running service, as the fixture describes it."""
-
-    pid: int
-
-    def client(self, timeout_s: float = 60) -> httpx.Client: ...
-
-
-Serve = Callable[[dict[str, Any]], AbstractContextManager[Service]]
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +35,8 @@ def url(postgres: Any) -> str:
 
 @pytest.fixture(scope="module")
 def running(serve_with: Serve, url: str) -> Iterator[Service]:
-    store = {
-        "kind": "pgvector",
-        "url": url,
-        "replicas": {"min_replicas": REPLICAS, "max_batch_size": 64},
-        "index": {"approximate_from": GROWN},
-    }
-    with serve_with({"models": [{"name": "fake", "backend": "fake"}], "store": store}) as service:
+    store = {"kind": "pgvector", "url": url, "index": {"approximate_from": GROWN}}
+    with serve_with(arguments(store, REPLICAS)) as service:
         yield service
 
 
@@ -55,16 +44,6 @@ def running(serve_with: Serve, url: str) -> Iterator[Service]:
 def client(running: Service) -> Iterator[httpx.Client]:
     with running.client() as opened:
         yield opened
-
-
-def coloured(red: int, green: int, blue: int) -> str:
-    encoded = BytesIO()
-    Image.new("RGB", (16, 16), (red, green, blue)).save(encoded, "png")
-    return base64.b64encode(encoded.getvalue()).decode()
-
-
-PICTURES = [coloured(60 + 40 * (n % 5), 60 + 40 * (n // 5 % 5), 60 + 40 * (n // 25)) for n in range(100)]
-"""Of people who look different enough."""
 
 
 def ask(client: httpx.Client, path: str, **body: Any) -> httpx.Response:
@@ -95,10 +74,6 @@ def wait_for_an_index(url: str) -> None:
                 time.sleep(0.1)  # nothing announces an index
     finally:
         engine.dispose()
-
-
-def test_two_replicas_run(running: Service, replicas: Callable[[int], dict[int, str]]) -> None:
-    assert list(replicas(running.pid).values()).count("store") == REPLICAS
 
 
 def test_what_one_enrols_all_find_at_once(running: Service, url: str) -> None:
@@ -153,6 +128,33 @@ def test_generic_stores(client: httpx.Client) -> None:
     assert ask(client, "/stores/set", store="long", keys=[[1.0] * 16_001], values=["a"]).status_code == 400
     assert ask(client, "/stores/delete", store="s", keys=keys).status_code == 200
     assert ask(client, "/stores/find", store="s", key=keys[0], topk=9).json()["values"] == []
+
+
+async def test_what_one_client_enrols_three_others_find_at_once(
+    running: Service, record_property: Record
+) -> None:
+    await enrolled_and_found_at_once(running, record_property)
+
+
+@pytest.mark.parametrize("victims", [1, REPLICAS], ids=["one replica", "every replica"])
+async def test_what_is_acknowledged_outlives_store_replicas(
+    running: Service, replicas: Replicas, victims: int, record_property: Record
+) -> None:
+    with running.client() as client:
+        there = all_registered(client)[0]
+    await outlives_replicas(
+        running,
+        replicas,
+        count(1000 * victims),
+        there,
+        victims=victims,
+        enrolled=500,
+        record_property=record_property,
+    )
+
+
+async def test_every_command_works_beside_the_service(running: Service, url: str, tmp_path: Path) -> None:
+    await commands_beside_a_service(running, ["--url", url], count(9000), tmp_path)
 
 
 def test_postgres_goes_and_comes_back(client: httpx.Client, postgres: Any) -> None:

@@ -3,6 +3,7 @@
 import shutil
 import sqlite3
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from tests.service.enrolling import PICTURES, WAIT_S, Serve, all_registered, arg
 pytestmark = pytest.mark.service
 
 FEW = 60
+
+Record = Callable[[str, object], None]
 
 
 @pytest.fixture(scope="module")
@@ -46,16 +49,46 @@ def all_are_found(client: httpx.Client, people: dict[str, str]) -> bool:
     )
 
 
-def test_a_torn_snapshot_is_passed_over(serve_with: Serve, directory: Path, people: dict[str, str]) -> None:
+def test_a_torn_snapshot_is_passed_over(
+    serve_with: Serve, directory: Path, people: dict[str, str], record_property: Record
+) -> None:
     (index,) = directory.glob("snapshots/[0-9]*/0.index")
     index.write_bytes(index.read_bytes()[:-100])
     with serve_with(arguments({"directory": str(directory)}, 1)) as service:
         with service.client() as client:
             assert all_are_found(client, people)
+            record_property("found_without_the_snapshot", FEW)
             body = {"model": "fake", "img": PICTURES[FEW], "name": "one more"}
             made = client.post("/v1/face/register", json=body).json()["id"]
             assert client.post("/v1/face/forget", json={"id": made}).status_code == 204
+        began = time.monotonic()
         wait_for_snapshot(directory, FEW + 2)
+        record_property("replaced_after_s", round(time.monotonic() - began, 1))
+
+
+def test_a_changed_name_is_told_of_and_never_answered(
+    serve_with: Serve, directory: Path, people: dict[str, str], record_property: Record
+) -> None:
+    """The service starts from a snapshot, which has no names."""
+    file = directory / "presence.db"
+    whole = file.read_bytes()
+    file.write_bytes(whole.replace(b"person 8", b"person X"))
+    problem, told = "record 9 is damaged: restore a backup of the store", 0
+    with serve_with(arguments({"directory": str(directory)}, 1)) as service, service.client() as client:
+        for number in range(FEW):
+            probe = {"model": "fake", "img": PICTURES[number], "top_k": 1}
+            answer = client.post("/v1/face/identify", json=probe)
+            if number == 8:
+                assert (answer.status_code, problem in answer.text) == (500, True)
+                told += 1
+            else:
+                assert [match["name"] for match in answer.json()["matches"]] == [f"person {number}"]
+        listed = client.get("/v1/face/registrations")
+        assert (listed.status_code, problem in listed.text) == (500, True)
+        record_property("refused_and_others_found", [told, FEW - told])
+    file.write_bytes(whole)
+    with serve_with(arguments({"directory": str(directory)}, 1)) as service, service.client() as client:
+        assert all_are_found(client, people)
 
 
 def test_a_flipped_byte_is_told_of_and_never_answered(

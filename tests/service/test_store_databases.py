@@ -30,6 +30,8 @@ BEFORE = 300
 SHARED = 100
 """Registrations with each of two services on one database, looked for at once with the other."""
 
+KEYS = [[3.0, 4.0], [5.0, -12.0]]
+
 Record = Callable[[str, object], None]
 
 
@@ -88,6 +90,11 @@ def while_away(one: Service, two: Service, enrolment: Enrolment) -> None:
         assert answer.status_code == 200
         assert [match["name"] for match in answer.json()["matches"]] == ["person 0"]
         assert int(answer.headers["age"]) >= 1
+        key = {"key": KEYS[1], "topk": 1}
+        assert_asks_to_come_back(failing.post("/stores/find", json=key))
+        answer = remembering.post("/stores/find", json=key)
+        assert answer.json()["keys"] == [KEYS[1]]
+        assert int(answer.headers["age"]) >= 1
         person = {"model": "fake", "img": PICTURES[0], "name": "nobody"}
         assert_asks_to_come_back(remembering.post("/v1/face/register", json=person))
     give_up = time.monotonic() + WAIT_S
@@ -101,6 +108,9 @@ async def test_postgres_restarts_under_load(
 ) -> None:
     """It is stopped as if its machine had failed."""
     enrolment = Enrolment(one.url, count())
+    with one.client() as client, two.client() as other:
+        client.post("/stores/set", json={"keys": KEYS, "values": ["one", "two"]}).raise_for_status()
+        assert "age" not in other.post("/stores/find", json={"key": KEYS[1], "topk": 1}).headers
 
     def outage() -> float:
         began = time.monotonic()

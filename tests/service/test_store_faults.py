@@ -10,9 +10,7 @@ import re
 import shutil
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from uuid import uuid4
@@ -32,22 +30,24 @@ from tests.service.enrolling import (
     Service,
     all_registered,
     arguments,
-    assert_asks_to_come_back,
     coloured,
     identify,
     repeated,
 )
+from tests.service.many_replicas import (
+    REPLICAS,
+    Record,
+    Replicas,
+    enrolled_and_found_at_once,
+    outlives_replicas,
+    until,
+)
+from tests.service.store_commands import commands_beside_a_service
 
 pytestmark = pytest.mark.service
 
 PHASE = 3334
 """Registrations that are acknowledged around each of the three kills: 10,000 in all."""
-REPLICAS = 3
-ENROLLED_AND_FOUND = 1000
-"""Registrations of which each is looked for at once by three clients."""
-
-Replicas = Callable[[int], dict[int, str]]
-Record = Callable[[str, object], None]
 
 
 @pytest.fixture(scope="module")
@@ -102,89 +102,21 @@ async def test_what_is_acknowledged_outlives_store_replicas(
     victims: int,
     record_property: Record,
 ) -> None:
-    def of_store() -> set[int]:
-        return {pid for pid, name in replicas(first.pid).items() if name == "store"}
-
-    before = of_store()
-    assert len(before) == REPLICAS
-    enrolment = Enrolment(first.url, numbers)
-    async with enrolment.running():
-        await enrolment.more(PHASE // 2)
-        for pid in sorted(before)[:victims]:
-            os.kill(pid, signal.SIGKILL)
-        killed_at = time.monotonic()
-        while len(of_store() - before) < victims:
-            await enrolment.more(1)
-        record_property("replaced_after_s", round(time.monotonic() - killed_at, 1))
-        await enrolment.more(PHASE // 2)
-    acknowledged |= enrolment.acknowledged
-    record_property("acknowledged", len(enrolment.acknowledged))
-    record_property("longest_pause_s", round(float(np.diff(enrolment.times).max()), 1))
-    record_property("refused", len(enrolment.refused))
-    assert enrolment.cut == []
-    for answer in enrolment.refused:
-        assert_asks_to_come_back(answer)
-    with first.client() as client:
-        found, total = all_registered(client)
-    assert acknowledged.items() <= found.items()
-    assert total == len(found) == len(set(found.values())), "none is there twice"
-    record_property("written_but_not_acknowledged", total - len(acknowledged))
-    acknowledged |= await repeated(first.url, enrolment.lost)
-    with first.client() as client:
-        assert all_registered(client) == (acknowledged, len(acknowledged))
-    assert len(set(acknowledged.values())) == len(acknowledged), "nor after what was lost is repeated"
+    await outlives_replicas(
+        first,
+        replicas,
+        numbers,
+        acknowledged,
+        victims=victims,
+        enrolled=PHASE,
+        record_property=record_property,
+    )
 
 
 async def test_what_one_client_enrols_three_others_find_at_once(
     first: Service, record_property: Record
 ) -> None:
-    """Eight at a time; each of the three replicas answers hundreds of the searches."""
-    before = searches(first)
-    numbers, missed = iter(range(ENROLLED_AND_FOUND)), []
-    async with AsyncExitStack() as stack:
-        clients = [
-            await stack.enter_async_context(
-                httpx.AsyncClient(base_url=first.url, timeout=60, trust_env=False)
-            )
-            for _ in range(4)
-        ]
-
-        async def rounds() -> None:
-            for number in numbers:
-                person = {"model": "fake", "img": PICTURES[number], "store": "at-once"}
-                made = await clients[0].post("/v1/face/register", json={**person, "name": str(number)})
-                asked = (one.post("/v1/face/identify", json={**person, "top_k": 1}) for one in clients[1:])
-                for answer in await asyncio.gather(*asked):
-                    (nearest,) = answer.json()["matches"]
-                    if nearest["id"] != made.json()["id"]:
-                        missed.append(number)
-
-        began = time.monotonic()
-        await asyncio.gather(*(rounds() for _ in range(8)))
-        record_property("enrolled_and_found_s", round(time.monotonic() - began, 1))
-    assert missed == []
-
-    def answered() -> list[float]:
-        return [count - before.get(replica, 0) for replica, count in searches(first).items()]
-
-    until(lambda: sum(answered()) >= 3 * ENROLLED_AND_FOUND)
-    shares = sorted(share for share in answered() if share)
-    record_property("searches_by_replica", shares)
-    assert sum(shares) == 3 * ENROLLED_AND_FOUND
-    assert len(shares) == REPLICAS
-    assert shares[0] >= ENROLLED_AND_FOUND / 10
-
-
-def searches(service: Service) -> dict[str, float]:
-    """How many searches each replica of the store has answered."""
-    with service.client() as client:
-        told = client.get("/metrics").text
-    samples = re.findall(r"^ray_presence_items_total{(.*)} (\S+)$", told, re.MULTILINE)
-    return {
-        re.findall(r'replica="([^"]+)"', tags)[0]: float(count)
-        for tags, count in samples
-        if 'model="store"' in tags and 'role="search"' in tags
-    }
+    await enrolled_and_found_at_once(first, record_property)
 
 
 def on_disk(directory: Path, *needles: bytes) -> dict[str, list[int]]:
@@ -205,15 +137,6 @@ def on_disk(directory: Path, *needles: bytes) -> dict[str, list[int]]:
 
 def files(directory: Path) -> list[Path]:
     return [path for path in directory.rglob("*") if path.is_file()]
-
-
-def until(said: Callable[[], bool]) -> float:
-    """Seconds until it holds; upkeep announces nothing."""
-    began = time.monotonic()
-    while not said():
-        assert time.monotonic() - began < WAIT_S
-        time.sleep(0.05)
-    return time.monotonic() - began
 
 
 def test_nothing_of_a_forgotten_person_stays_on_the_disk(
@@ -338,6 +261,12 @@ def test_services_that_share_a_journal_find_at_once_what_the_other_writes(
                 assert reader.delete(f"/v1/face/registrations/{made['id']}").status_code == 204
                 assert f"shared {number}" not in identify(writer, picture)
                 assert writer.get(f"/v1/face/registrations/{made['id']}").status_code == 404
+
+
+async def test_every_command_works_beside_the_service(
+    second: Service, directory: Path, numbers: Iterator[int], tmp_path: Path
+) -> None:
+    await commands_beside_a_service(second, ["--directory", str(directory)], numbers, tmp_path)
 
 
 def fill(path: Path) -> None:

@@ -108,15 +108,53 @@ def test_a_changed_byte_of_an_embedding_is_found(path: Path, new: New) -> None:
         assert journal.verify() == []
 
 
-def test_no_changed_byte_makes_a_wrong_embedding(path: Path, new: New) -> None:
-    """Bytes anywhere in the file: what is read is right, or an error of the store says that it is not."""
+@pytest.mark.parametrize("text", [b"Rosalind", b"secret", b"private", b"person-5"])
+def test_a_changed_byte_of_a_record_is_found(path: Path, new: New, text: bytes) -> None:
+    """Of its name, a label, its value, its id."""
+    with opened(path) as journal:
+        journal.append([new(f"id-{number}") for number in range(4)])
+        journal.append([new("person-5", name="Rosalind", labels={"k": "secret"}, value="private")])
+    content = path.read_bytes()
+    path.write_bytes(content.replace(text, text[:-1] + b"~"))
+    with opened(path) as journal:
+        problem = "record 5 is damaged: restore a backup of the store"
+        assert problem in journal.verify()
+        for attempt in (
+            lambda: journal.stored([5]),
+            lambda: journal.listed(FACES, Filter(), after=0, limit=9),
+        ):
+            with pytest.raises(StoreCorrupt, match=problem):
+                attempt()
+        assert len(journal.stored([1, 2, 3, 4])) == 4
+
+
+def test_records_of_a_version_without_checksums_are_read(path: Path, new: New) -> None:
+    with opened(path) as journal:
+        journal.append([new("a", name="Ada"), new("b", name="Bob")])
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("ALTER TABLE records DROP COLUMN checksum")
+        other.execute("UPDATE meta SET schema_version = 2")
+        other.commit()
+    with opened(path) as journal:
+        assert journal.verify() == []
+        assert [one.name for one in journal.stored([1, 2]).values()] == ["Ada", "Bob"]
+        journal.update(FACES, "a", name="Eve")
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("UPDATE records SET name = 'Ann'")
+        other.commit()
+    with opened(path) as journal:
+        assert journal.verify() == ["record 1 is damaged: restore a backup of the store"]
+
+
+def test_no_changed_bit_makes_a_wrong_record(path: Path, new: New) -> None:
+    """Bits anywhere in the file: what is read is right, or an error of the store says that it is not."""
     records = {n + 1: new(f"{n}", dim=32, labels={"n": str(n)}) for n in range(120)}
     with opened(path) as journal:
         journal.append(list(records.values()))
         journal.delete(FACES, ["7", "70"])
     content, rng, noticed = path.read_bytes(), np.random.default_rng(11), 0
     used = np.flatnonzero(np.frombuffer(content, dtype=np.uint8))
-    for at in rng.choice(used, 60, replace=False):
+    for at in rng.choice(used, 150, replace=False):
         damaged = bytearray(content)
         damaged[at] ^= 1 << int(rng.integers(8))
         path.write_bytes(damaged)
@@ -131,13 +169,17 @@ def test_no_changed_byte_makes_a_wrong_embedding(path: Path, new: New) -> None:
                     for step in journal.changes(0, 500)
                     if step.embedding is not None
                 }
-                journal.listed(FACES, Filter(), after=0, limit=500)
+                listed = journal.listed(FACES, Filter(), after=0, limit=500)
         except PresenceError:
             noticed += 1
             continue
         for position, vector in vectors.items():
             np.testing.assert_array_equal(vector, records[position].embedding)
-    assert noticed > 30
+        for one in listed:
+            was = records[one.position]
+            told = one.id, one.space, one.name, dict(one.labels), one.value, one.created_at
+            assert told == (was.id, was.space, was.name, was.labels, was.value, was.created_at)
+    assert noticed > 100
 
 
 def test_a_step_that_is_missing_is_noticed(path: Path, new: New) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy import create_engine, text
 from engines.embedding import unit_rows
 from engines.errors import ConfigurationError, InvalidInput, StoreUnavailable
 from engines.store import Filter, NewRecord, Space
-from engines.store.faiss_index import IndexOptions
+from engines.store.index_options import IndexOptions
 from engines.store.journal import SqlJournal
 from engines.store.nearest import MOST_NEAR
 from engines.store.pgvector import PgVectorJournal, opened

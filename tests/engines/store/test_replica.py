@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 from engines.embedding import unit_rows
 from engines.errors import StoreCorrupt, StoreUnavailable
 from engines.store import Answer, Change, Filter, NewRecord, Space, Stored
-from engines.store.faiss_index import IndexOptions, Kind
+from engines.store.faiss_index import FaissIndex
 from engines.store.fake import MemoryJournal
+from engines.store.index_options import IndexOptions, Kind
 from engines.store.journal import SqlJournal
 from engines.store.replica import StoreReplica
+from engines.store.segment import Segment
 from engines.store.snapshot import LOCK
 from engines.types import Embeddings
 
@@ -231,6 +233,7 @@ def test_searches_snapshots_and_writes_side_by_side(kind: Kind, tmp_path: Path) 
     def tidy() -> None:
         while not stop.is_set():
             replica.snapshot()
+            replica.build()
 
     def ask(first: int) -> None:
         while not stop.is_set():
@@ -240,10 +243,108 @@ def test_searches_snapshots_and_writes_side_by_side(kind: Kind, tmp_path: Path) 
     with ThreadPoolExecutor(4) as pool:
         for task in [pool.submit(come_and_go), pool.submit(tidy), pool.submit(ask, 0), pool.submit(ask, 200)]:
             task.result()
+    replica.build()
+    replica.snapshot()
     for one in (replica, StoreReplica(journal, options, tmp_path)):
         assert one.catch_up() == journal.head()
         assert one.sizes() == {FACES: 320}
+        assert [segment.kind for segment in one._indexes[FACES]._segments] == [kind]
         assert found(one.search(FACES, rows, 1)) == [[f"id{number}"] for number in range(1, 301)]
+
+
+@pytest.mark.parametrize("kind", ["hnsw", "ivf"])
+def test_searches_and_changes_do_not_wait_for_a_graph_or_lists(
+    kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They take as long as it likes; what came and went meanwhile is known at the end."""
+    begun, go_on = threading.Event(), threading.Event()
+    rebuilt = FaissIndex.rebuilt
+
+    def long(index: FaissIndex) -> Segment:
+        made = rebuilt(index)
+        begun.set()
+        assert go_on.wait(20)
+        return made
+
+    monkeypatch.setattr(FaissIndex, "rebuilt", long)
+    journal, rows = MemoryJournal(), vectors(200)
+    journal.append(records(rows[:150]))
+    replica = StoreReplica(journal, IndexOptions(kind, approximate_from=100, nprobe=60))
+    with ThreadPoolExecutor(1) as pool:
+        building = pool.submit(replica.build)
+        assert begun.wait(20)
+        for number in range(151, 201):
+            journal.append(records(rows[number - 1 : number], number))
+            assert found(replica.search(FACES, rows[number - 1 : number], 1)) == [[f"id{number}"]]
+        journal.delete(FACES.namespace, ["id7", "id160"])
+        assert found(replica.search(FACES, rows[5:8:2], 1)) == [["id6"], ["id8"]]
+        go_on.set()
+        building.result(20)
+    index = replica._indexes[FACES]
+    assert [segment.kind for segment in index._segments] == [kind]
+    assert not index.due()
+    expected = [f"id{number}" for number in range(1, 201) if number not in (7, 160)]
+    asked = np.delete(rows, [6, 159], axis=0)
+    assert found(replica.search(FACES, asked, 1)) == [[one] for one in expected]
+    everything = found(replica.search(FACES, rows[6:7], 200))[0]
+    assert sorted(everything) == sorted(expected)
+
+
+def test_searches_come_between_the_records_that_a_graph_takes_in() -> None:
+    """The lock is free between two steps; every search finds what has been moved and what has not."""
+    journal, rows = MemoryJournal(), vectors(400)
+    journal.append(records(rows[:200]))
+    replica = StoreReplica(journal, IndexOptions("hnsw", approximate_from=100))
+    replica.build()
+    journal.append(records(rows[200:], 201))
+    replica.catch_up()
+    index = replica._indexes[FACES]
+    sizes = {len(index._segments[0])}
+    with ThreadPoolExecutor(1) as pool:
+        building = pool.submit(replica.build)
+        while not building.done():
+            assert found(replica.search(FACES, rows[195:205], 1)) == [[f"id{one}"] for one in range(196, 206)]
+            sizes.add(len(index._segments[0]))
+        building.result()
+    assert len(sizes) > 3, "the searches saw it grow"
+    assert len(index._segments) == 1
+
+
+def test_a_snapshot_that_waits_for_its_graph_is_replaced_once_that_is_built(tmp_path: Path) -> None:
+    journal, options = MemoryJournal(), IndexOptions("hnsw", approximate_from=100)
+    journal.append(records(vectors(150)))
+    first, second = (StoreReplica(journal, options, tmp_path) for _ in range(2))
+
+    def kinds() -> list[str]:
+        again = StoreReplica(journal, options, tmp_path)
+        again.catch_up()
+        return [segment.kind for segment in again._indexes[FACES]._segments]
+
+    first.snapshot()
+    assert kinds() == ["flat"]
+    first.build()
+    first.snapshot()
+    assert kinds() == ["hnsw"]
+    second._started = True  # it has read the journal before there was a snapshot
+    second.snapshot()
+    assert kinds() == ["hnsw"]
+
+
+def test_the_upkeep_writes_a_snapshot_when_its_time_has_come(tmp_path: Path) -> None:
+    journal, clock = MemoryJournal(), Clock()
+    journal.append(records(vectors(3)))
+    replica = StoreReplica(journal, snapshots=tmp_path, snapshot_every_s=60, clock=clock)
+    replica.keep_up()
+    assert not list(tmp_path.glob("[0-9]*"))
+    clock.now += 61
+    replica.keep_up()
+    first = list(tmp_path.glob("[0-9]*"))
+    journal.append(records(vectors(1, seed=3), 4))
+    replica.keep_up()
+    assert list(tmp_path.glob("[0-9]*")) == first
+    clock.now += 61
+    replica.keep_up()
+    assert len(first) == 1 == len(set(tmp_path.glob("[0-9]*")) - set(first))
 
 
 def test_searches_and_changes_do_not_wait_for_a_snapshot(tmp_path: Path) -> None:
@@ -281,7 +382,7 @@ def test_a_snapshot_of_a_journal_that_is_set_back_meanwhile_is_not_kept(tmp_path
         with (tmp_path / LOCK).open("w") as folder:
             fcntl.flock(folder, fcntl.LOCK_EX)
             writing = pool.submit(replica.snapshot)
-            while not (index := replica._indexes[FACES]) or index._aside is None:
+            while not (index := replica._indexes[FACES]) or not index._held:
                 assert not writing.done()
             journal.__init__()  # type: ignore[misc] # as a backup that was made before the records
             journal._identity = identity
@@ -388,6 +489,7 @@ def test_deleted_embeddings_are_nowhere_after_a_snapshot(kind: str, tmp_path: Pa
     journal, rows = MemoryJournal(), vectors(200)
     journal.append(records(rows))
     replica = StoreReplica(journal, options, tmp_path)
+    replica.build()
     replica.snapshot()
 
     def on_disk(row: int) -> bool:
@@ -428,6 +530,30 @@ def test_a_journal_that_is_away_is_told_of_or_answered_from_memory() -> None:
     assert found(chosen) == [["id7"]]
     journal.available = True
     assert replica.search(FACES, rows[2:3], 1, allow_stale=True).age_s == 0
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_keys_are_told_from_memory_as_they_were_written(restarted: bool, tmp_path: Path) -> None:
+    """Of a space without a model; embeddings of a model are not kept twice."""
+    journal, rows = MemoryJournal(), 3 * vectors(4)
+    keys = Space("stores/default", "")
+    for space in (keys, FACES):
+        journal.append([NewRecord(f"id{one}", space, row) for one, row in enumerate(rows)])
+    replica = StoreReplica(journal, snapshots=tmp_path, remember=True)
+    replica.snapshot()
+    if restarted:
+        replica = StoreReplica(journal, snapshots=tmp_path, remember=True)
+    journal.delete(keys.namespace, ["id1"])
+    for available in (True, False):
+        journal.available = available
+        answer = replica.search(keys, rows[:1], 4, with_embeddings=True, allow_stale=True)
+        assert found(answer)[0][0] == "id0"
+        assert {one: row.tolist() for one, row in answer.embeddings.items()} == {
+            position: rows[position - 1].tolist() for position in (1, 3, 4)
+        }
+    assert replica.search(keys, rows[:1], 4, allow_stale=True).embeddings == {}
+    of_people = replica.search(FACES, rows[:1], 4, with_embeddings=True, allow_stale=True)
+    assert (len(of_people.matches[0]), of_people.embeddings) == (4, {})
 
 
 def test_a_replica_that_does_not_remember_gives_no_stale_answer() -> None:

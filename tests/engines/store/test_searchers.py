@@ -13,8 +13,8 @@ import pytest
 from engines.embedding import unit_rows
 from engines.errors import InvalidInput
 from engines.store import Answer, Filter, Journal, NewRecord, Searcher, Space
-from engines.store.faiss_index import IndexOptions
 from engines.store.fake import MemoryJournal
+from engines.store.index_options import IndexOptions
 from engines.store.pgvector import PgVectorJournal
 from engines.store.replica import StoreReplica
 from engines.types import Embeddings

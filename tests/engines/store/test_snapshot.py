@@ -12,7 +12,8 @@ import pytest
 from engines.embedding import unit_rows
 from engines.errors import StoreUnavailable
 from engines.store import Space
-from engines.store.faiss_index import FaissIndex, IndexOptions
+from engines.store.faiss_index import FaissIndex
+from engines.store.index_options import IndexOptions
 from engines.store.snapshot import SnapshotFolder
 from engines.types import Embeddings
 
