@@ -2,7 +2,6 @@
 
 import http.client
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from typing import Any
 import psutil  # type: ignore[import-untyped] # it ships without types
 import yaml
 
+from graphs.ray_runtime import free_ports
 from graphs.settings import ModelFile
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -155,10 +155,8 @@ def running(entries: list[dict[str, Any]], directory: Path) -> Iterator[Service]
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that is free now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """Of 127.0.0.1, below those that Linux hands out to whoever wants any."""
+    return free_ports(range(10_000, 20_000), 1)[0]
 
 
 def _wait_until_ready(started: subprocess.Popen[bytes], port: int, log: Path) -> None:

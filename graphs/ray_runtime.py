@@ -6,10 +6,11 @@ What listens after that, and what protects it, is the table in docs/ports.md.
 """
 
 import os
+import random
 import secrets
 import socket
 import sys
-from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,10 @@ MAX_MESSAGE_BYTES = 64 * 2**20
 
 OBJECT_STORE_BYTES = 256 * 2**20
 """Shared memory for values passed by reference. Calls between replicas go by value, so it is hardly used."""
+
+
+OWN_PORTS = range(30_100, 32_768)
+"""Of HAProxy: above those of gateway replicas, below those that Linux hands out to whoever wants any."""
 
 
 def environment(*, port: int, directory: Path) -> dict[str, str]:
@@ -75,7 +80,7 @@ def _serve(port: int) -> dict[str, str]:
 
 
 def _haproxy(directory: Path) -> dict[str, str]:
-    fallback, statistics, metrics = _free_ports(3)
+    fallback, statistics, metrics = free_ports(OWN_PORTS, 3)
     return {
         # Statistics, metrics and the administration socket stay private (graphs/haproxy_loopback.py).
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(Path(sys.executable).with_name("presence-haproxy")),
@@ -94,13 +99,18 @@ def _haproxy(directory: Path) -> dict[str, str]:
     }
 
 
-def _free_ports(count: int) -> list[int]:
-    """Distinct ports of 127.0.0.1 that are free now."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for server in sockets:
-            server.bind(("127.0.0.1", 0))
-        return [int(server.getsockname()[1]) for server in sockets]
+def free_ports(among: range, count: int) -> list[int]:
+    """Distinct ports of 127.0.0.1 that are free now, any of these."""
+    return list(islice(filter(_is_free, random.sample(among, len(among))), count))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as server:
+        try:
+            server.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def init_options(*, directory: Path) -> dict[str, Any]:

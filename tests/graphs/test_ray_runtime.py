@@ -104,6 +104,7 @@ def test_ports_are_free_and_distinct(directory: Path) -> None:
         )
     }
     assert len(ports) == 3
+    assert ports <= set(range(30_100, 32_768)), "Linux hands none of these out unasked"
     for port in ports:
         with socket.socket() as server:
             server.bind(("127.0.0.1", port))
@@ -217,7 +218,7 @@ class Setup:
 
 @pytest.fixture
 def written(longest_directory: Path) -> Setup:
-    statistics, metrics = ray_runtime._free_ports(2)
+    statistics, metrics = ray_runtime.free_ports(ray_runtime.OWN_PORTS, 2)
     node = longest_directory / ("0" * 56)
     node.mkdir()
     made = Setup(node / "haproxy.cfg", node / "a", statistics, metrics)
@@ -279,8 +280,8 @@ def test_haproxy_gets_its_other_arguments_unchanged() -> None:
 
 
 def test_haproxy_without_a_gateway_answers_503_in_the_shape_of_all_errors(written: Setup) -> None:
-    (front,) = ray_runtime._free_ports(1)
-    (nobody,) = ray_runtime._free_ports(1)
+    (front,) = ray_runtime.free_ports(ray_runtime.OWN_PORTS, 1)
+    (nobody,) = ray_runtime.free_ports(ray_runtime.OWN_PORTS, 1)
     page, pid_file = written.config.with_name("500.http"), written.config.with_name("pid")
     page.write_text("HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n")
     codes = "".join(f"    errorfile {code} {page}\n" for code in (502, 503, 504))

@@ -4,7 +4,6 @@ import base64
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,8 @@ import psutil  # type: ignore[import-untyped] # it ships without types
 import pytest
 import yaml
 from onnx import TensorProto, helper, numpy_helper
+
+from bench.service import free_port
 
 START_S = 180
 KEY = "test-key"
@@ -41,12 +42,6 @@ class Service:
         """A client that sends the key."""
         headers = {"x-api-key": self.key} if self.key else {}
         return httpx.Client(base_url=self.url, headers=headers, timeout=timeout_s, trust_env=False)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def start(arguments: list[str], port: int, log: Path, env: dict[str, str]) -> subprocess.Popen[bytes]:
