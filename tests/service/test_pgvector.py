@@ -76,6 +76,13 @@ def wait_for_an_index(url: str) -> None:
         engine.dispose()
 
 
+async def test_what_one_client_enrols_three_others_find_at_once(
+    running: Service, record_property: Record
+) -> None:
+    """The first of all, as metrics tell of searches some seconds later."""
+    await enrolled_and_found_at_once(running, record_property)
+
+
 def test_what_one_enrols_all_find_at_once(running: Service, url: str) -> None:
     """Eight writers; each asks over connections of its own, before an index is there and afterwards."""
 
@@ -128,12 +135,6 @@ def test_generic_stores(client: httpx.Client) -> None:
     assert ask(client, "/stores/set", store="long", keys=[[1.0] * 16_001], values=["a"]).status_code == 400
     assert ask(client, "/stores/delete", store="s", keys=keys).status_code == 200
     assert ask(client, "/stores/find", store="s", key=keys[0], topk=9).json()["values"] == []
-
-
-async def test_what_one_client_enrols_three_others_find_at_once(
-    running: Service, record_property: Record
-) -> None:
-    await enrolled_and_found_at_once(running, record_property)
 
 
 @pytest.mark.parametrize("victims", [1, REPLICAS], ids=["one replica", "every replica"])
