@@ -53,6 +53,7 @@ def _build(connection: Connection, name: str, space_id: int, dim: int, options: 
         f"WITH (m = {options.m}, ef_construction = {options.ef_construction}) "
         f"WHERE space_id = {space_id} AND vector_dims(unit) = {dim}"
     )
+    connection.exec_driver_sql(f"ALTER INDEX {name} ALTER COLUMN 1 SET STATISTICS 0")  # as of the table
     connection.exec_driver_sql("ANALYZE vectors")
 
 

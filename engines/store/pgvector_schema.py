@@ -13,7 +13,7 @@ from sqlalchemy import BigInteger, Column, Connection, Dialect, ForeignKey, Inte
 from sqlalchemy.types import UserDefinedType
 
 from engines.errors import ConfigurationError
-from engines.store.schema import EMBEDDINGS
+from engines.store.schema import EMBEDDINGS, without_samples
 
 if TYPE_CHECKING:
     from psycopg.abc import Buffer
@@ -125,5 +125,9 @@ def _have_extension(connection: Connection) -> None:
             ) from None
 
 
-PGVECTOR_MIGRATIONS: list[Callable[[Connection], None]] = [_create]
+def _keep_no_samples(connection: Connection) -> None:
+    without_samples(connection, VECTORS.name, {"unit": "vector"})
+
+
+PGVECTOR_MIGRATIONS: list[Callable[[Connection], None]] = [_create, _keep_no_samples]
 """As the journal's, for these tables."""

@@ -3,7 +3,7 @@
 Migrations are numbered from 1; a database holds the number of the newest one it went through.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from uuid import uuid4
 
 from sqlalchemy import (
@@ -167,7 +167,30 @@ def _sum_records(connection: Connection) -> None:
         connection.exec_driver_sql("ALTER TABLE records ADD COLUMN checksum BIGINT")
 
 
-MIGRATIONS: list[Callable[[Connection], None]] = [_create, _count_revisions, _sum_records]
+def without_samples(connection: Connection, table: str, columns: Mapping[str, str]) -> None:
+    """Postgres: its planner keeps no values of these columns, and none that it kept. columns: types by name.
+
+    What it keeps stays where records were deleted.
+    """
+    for name, kind in columns.items():
+        connection.exec_driver_sql(  # to name the type drops what was kept
+            f"ALTER TABLE {table} ALTER COLUMN {name} TYPE {kind}, ALTER COLUMN {name} SET STATISTICS 0"
+        )
+
+
+def _keep_no_samples(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        without_samples(connection, RECORDS.name, {"id": "text", "name": "text", "value": "text"})
+        without_samples(connection, LABELS.name, {"key": "text", "value": "text"})
+        without_samples(connection, EMBEDDINGS.name, {"vector": "bytea"})
+
+
+MIGRATIONS: list[Callable[[Connection], None]] = [
+    _create,
+    _count_revisions,
+    _sum_records,
+    _keep_no_samples,
+]
 """Each brings a database from the version before to its own; all run under the lock of the schema."""
 
 

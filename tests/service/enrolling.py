@@ -63,12 +63,12 @@ async def register(client: httpx.AsyncClient, number: int) -> httpx.Response:
 
 
 class Enrolment:
-    """CLIENTS clients that register one new name after another, each with an Idempotency-Key of its own.
+    """Clients that register one new name after another, each with an Idempotency-Key of its own.
 
     lost: people whose registration was not acknowledged; it may have been written all the same.
     """
 
-    def __init__(self, url: str, numbers: Iterator[int]) -> None:
+    def __init__(self, url: str, numbers: Iterator[int], clients: int = CLIENTS) -> None:
         self.acknowledged: dict[str, str] = {}
         self.lost: list[int] = []
         self.times: list[float] = []
@@ -76,6 +76,7 @@ class Enrolment:
         self.cut: list[httpx.HTTPError] = []
         self._url = url
         self._numbers = numbers
+        self._clients = clients
         self._changed = asyncio.Condition()
         self._over = False
 
@@ -87,7 +88,7 @@ class Enrolment:
             asyncio.timeout(WAIT_S),
             asyncio.TaskGroup() as clients,
         ):
-            for _ in range(CLIENTS):
+            for _ in range(self._clients):
                 clients.create_task(self._one_client(client))
             try:
                 yield
