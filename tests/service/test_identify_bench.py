@@ -9,8 +9,9 @@ from rich.console import Console
 
 from bench.identify import CLIENTS, ROUTES, STORE, dimension, fill, measured, table
 
+pytestmark = pytest.mark.service
 
-@pytest.mark.service
+
 def test_both_routes_are_measured(default_service: Any, shared: Path) -> None:
     photograph = min((shared / "media" / "faces" / "lfw" / "John_Kerry").glob("*.jpg"))
     picture = base64.b64encode(photograph.read_bytes()).decode()
@@ -31,7 +32,6 @@ def test_both_routes_are_measured(default_service: Any, shared: Path) -> None:
     assert [line.split()[1] for line in shown.splitlines() if line.startswith("│")] == ["1", "16"]
 
 
-@pytest.mark.service
 def test_any_answer_but_200_is_no_figure(default_service: Any) -> None:
     with pytest.raises(RuntimeError, match="embed"):
         measured(default_service.port, [{"model": "nobody", "img": ""}], 0.1, 1)
