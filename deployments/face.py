@@ -16,7 +16,7 @@ from deployments.replica import BatchedReplica, runtime
 from engines.errors import NotDecodable, PresenceError
 from engines.face.model import CropNames, FaceModel
 from engines.image import decode
-from engines.types import Box, Demographics, EngineOptions, Face, Image, Runtime
+from engines.types import Aliveness, Box, Demographics, EngineOptions, Face, Image, Runtime
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +146,8 @@ def _merge(one: Demographics, other: Demographics) -> Demographics:
     )
 
 
-class FaceLiveness(BatchedReplica[tuple[Image, ...], float]):
-    """Probability that a face is alive, by the MiniFASNet ensemble."""
+class FaceLiveness(BatchedReplica[tuple[Image, ...], Aliveness]):
+    """Whether a face is alive, by the MiniFASNet ensemble."""
 
     def __init__(self, spec: FaceSpec) -> None:
         model = FaceModel(spec.engine, spec.options)
@@ -156,11 +156,13 @@ class FaceLiveness(BatchedReplica[tuple[Image, ...], float]):
         probe = model.liveness.crops(blank(128), whole)
         super().__init__(self._run, probe, BatchMetrics(spec.name, "liveness"))
 
-    async def score(self, faces: Sequence[tuple[Image, ...]], deadline: float) -> list[float] | PresenceError:
-        """Probability of a living face, 0..1, for each face's crops."""
+    async def score(
+        self, faces: Sequence[tuple[Image, ...]], deadline: float
+    ) -> list[Aliveness] | PresenceError:
+        """One answer for each face, from its crops."""
         return await self._all(faces, deadline)
 
-    def _run(self, faces: list[tuple[Image, ...]]) -> list[float | PresenceError]:
+    def _run(self, faces: list[tuple[Image, ...]]) -> list[Aliveness | PresenceError]:
         return list(self._liveness.score(faces))
 
 
@@ -227,7 +229,7 @@ class FusedFace(FaceDetector):
 
     async def _scores(
         self, faces: Sequence[FoundFace], deadline: float
-    ) -> Sequence[float | None] | PresenceError:
+    ) -> Sequence[Aliveness | None] | PresenceError:
         if self._alive is None or "liveness" not in faces[0].crops:
             return [None] * len(faces)
         return await self._alive.score([face.crops["liveness"] for face in faces], deadline)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from engines.store import Filter, Match, Space, Stored
 from engines.tts.formats import Target
-from engines.types import Box, Demographics, Image
+from engines.types import Aliveness, Box, Demographics, Image
 
 Crops: TypeAlias = dict[str, tuple[Image, ...]]
 """Crops of one face by the part that takes them: recognizer, genderage, expression, liveness."""
@@ -37,7 +37,7 @@ class FoundFace:
     """A face and its crops (none unless asked for).
 
     A replica that holds all parts of a model answers with what they made of the crops instead:
-    embedding, shape (dim,); told; alive, the probability of a living face.
+    embedding, shape (dim,); told; alive.
     """
 
     box: Box
@@ -45,7 +45,7 @@ class FoundFace:
     crops: Crops = field(default_factory=dict, repr=False)
     embedding: NDArray[np.float32] | None = field(default=None, repr=False)
     told: Demographics | None = None
-    alive: float | None = None
+    alive: Aliveness | None = None
 
 
 @dataclass(frozen=True, slots=True)

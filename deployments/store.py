@@ -20,6 +20,7 @@ from engines.store.index_options import IndexOptions
 from engines.store.journal import SqlJournal
 from engines.store.pgvector import PgVectorJournal
 from engines.store.replica import StoreReplica
+from engines.store.snapshot import SnapshotFolder
 
 T = TypeVar("T")
 
@@ -51,6 +52,8 @@ class StoreSpec:
 def _opened(spec: StoreSpec) -> tuple[Journal, Searcher]:
     if spec.kind == "pgvector":
         both = PgVectorJournal(spec.url, spec.index)
+        if spec.snapshots and spec.snapshots.is_dir():  # of the other kind: nobody would replace them
+            SnapshotFolder(spec.snapshots, both.identity()).clear()
         return both, both
     journal = SqlJournal(spec.url)
     return journal, StoreReplica(
@@ -163,9 +166,11 @@ class VectorStore:
         """The replica whose turn comes first does it for all that share the folder or the database."""
         while True:
             await asyncio.sleep(self._keep_up_every_s)
-            outcome = await self._read(self._searcher.keep_up)
+            (outcome,) = await asyncio.gather(self._read(self._searcher.keep_up), return_exceptions=True)
             if isinstance(outcome, PresenceError):
                 logger.warning("upkeep of the store: %s", outcome.message)
+            elif isinstance(outcome, BaseException):  # it is tried again: without it nothing is erased
+                logger.error("upkeep of the store failed", exc_info=outcome)
 
     def _append_all(self, records: list[NewRecord]) -> list[int | PresenceError]:
         """One transaction; when a record is refused, one for each, so that it is refused alone."""

@@ -74,6 +74,17 @@ class Demographics:
 
 
 @dataclass(frozen=True, slots=True)
+class Aliveness:
+    """What a liveness model says of one face.
+
+    score: probability of a living face, 0..1. likeliest: whether no kind of spoof is more probable.
+    """
+
+    score: float
+    likeliest: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Runtime:
     """What the replica was given. threads: CPU threads for one inference. cuda: run on the GPU."""
 

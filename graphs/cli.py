@@ -182,7 +182,9 @@ def _answers(url: str) -> bool:
 
 
 def _url(host: str, port: int) -> str:
-    return f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
+    """Where the front answers on this machine."""
+    near = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+    return f"http://[{near}]:{port}" if ":" in near else f"http://{near}:{port}"
 
 
 def _welcome(url: str) -> None:

@@ -67,7 +67,7 @@ def _opened(
     path = _sqlite_file(location)
     if path and not make and not path.is_file():
         raise ConfigurationError(f"there is no store at {path}; --url and --directory name another")
-    with closing(opened(location)) as journal:
+    with closing(opened(location, make=make)) as journal:
         yield journal, location
 
 

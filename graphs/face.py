@@ -209,11 +209,11 @@ class FaceFlow:
     ) -> list[Alive]:
         if node.liveness is None or not asked:
             return []
-        scores = [face.alive for face in faces if face.alive is not None]
-        if len(scores) < len(faces):
+        told = [face.alive for face in faces if face.alive is not None]
+        if len(told) < len(faces):
             crops: list[tuple[Image, ...]] = [face.crops["liveness"] for face in faces]
-            scores = await node.liveness.score(crops, deadline)
-        return [Alive(score >= node.liveness_threshold, score) for score in scores]
+            told = await node.liveness.score(crops, deadline)
+        return [Alive(one.likeliest and one.score >= node.liveness_threshold, one.score) for one in told]
 
 
 def require_liveness(node: FaceNode, asked: bool) -> None:

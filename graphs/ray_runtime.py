@@ -69,6 +69,8 @@ def _serve(port: int) -> dict[str, str]:
         # The front is HAProxy, which talks to gateway replicas directly; replicas call each other by gRPC.
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        # What is logged is in the file at once; "optimized" keeps a thousand lines back.
+        "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
         # A picture from the gateway to a detector is larger than gRPC's default of 4 MiB.
         "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(MAX_MESSAGE_BYTES),
         # Ports of the gateway replicas behind HAProxy.

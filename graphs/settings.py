@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from engines import registry
 from engines.errors import ConfigurationError
+from graphs.nulls import NullsAbsent
 
 logger = logging.getLogger("presence.settings")
 
@@ -38,8 +39,8 @@ ENGINE_OPTION: dict[tuple[str, str], str] = {
 """LocalAI's `backend` and its `engine` option, together, name one of our engines."""
 
 
-class Settings(BaseModel):
-    """Base of all settings: immutable, unknown keys refused."""
+class Settings(NullsAbsent):
+    """Base of all settings: immutable, unknown keys refused, empty ones as if left out."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -79,7 +80,7 @@ class Replicas(Settings):
 def _options(value: object) -> object:
     """LocalAI writes options as a list of "key:value"; a mapping is accepted too. All values are text."""
     if isinstance(value, dict):
-        return {str(key): str(item) for key, item in value.items()}
+        return {str(key): str(item) for key, item in value.items() if item is not None}
     if not isinstance(value, list):
         return value
     pairs = [str(item).partition(":") for item in value]
@@ -88,7 +89,7 @@ def _options(value: object) -> object:
     return {key.strip(): item.strip() for key, _, item in pairs}
 
 
-class Parameters(BaseModel):
+class Parameters(NullsAbsent):
     """LocalAI's `parameters`: the model and its language; other keys belong to text generation."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -282,7 +283,7 @@ class Store(Settings):
         if isinstance(data, str):
             data = {"kind": data}
         if isinstance(data, dict) and data.get("kind") == "pgvector":
-            given = data.get("index", {})
+            given = {} if data.get("index") is None else data["index"]
             return {**data, "index": {**PGVECTOR_INDEX, **given}} if isinstance(given, dict) else data
         return data
 
@@ -332,7 +333,9 @@ def read_model_file(path: Path) -> ModelFile:
     if not isinstance(data, dict):
         raise ConfigurationError(f"{path}: a model file is a mapping with at least name and backend")
     try:
-        return ModelFile.model_validate({"name": path.stem, **data})
+        return ModelFile.model_validate(
+            {**data, "name": path.stem if data.get("name") is None else data["name"]}
+        )
     except ValidationError as error:
         raise ConfigurationError(f"{path}: {explain(error)}") from None
 

@@ -116,9 +116,11 @@ def postgres() -> Iterator[Postgres]:
 
 
 @pytest.fixture
-def store_spec(tmp_path: Path) -> StoreSpec:
-    """What replicas of the store in tests share."""
-    return StoreSpec(f"sqlite:///{tmp_path / 'presence.db'}")
+def store_spec(request: pytest.FixtureRequest, tmp_path: Path) -> StoreSpec:
+    """What replicas of the store share: an empty database in SQLite, or in Postgres if asked for."""
+    if getattr(request, "param", "faiss") == "faiss":
+        return StoreSpec(f"sqlite:///{tmp_path / 'presence.db'}")
+    return StoreSpec(request.getfixturevalue("postgres").new_database(), "pgvector")
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Protocol
 
-from engines.types import Demographics, Embeddings, EngineOptions, Face, Image, Runtime
+from engines.types import Aliveness, Demographics, Embeddings, EngineOptions, Face, Image, Runtime
 
 
 class Detector(Protocol):
@@ -42,8 +42,8 @@ class Attributes(Protocol):
 class Liveness(Protocol):
     """Tells a living face from a print or a screen."""
 
-    def score(self, crops: Sequence[tuple[Image, ...]]) -> list[float]:
-        """Probability of a living face, 0..1, for each face's crops."""
+    def score(self, crops: Sequence[tuple[Image, ...]]) -> list[Aliveness]:
+        """One answer for each face, from its crops."""
         ...
 
 

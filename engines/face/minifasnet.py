@@ -18,7 +18,7 @@ from engines import onnx
 from engines.errors import LivenessUnavailable
 from engines.face import Liveness
 from engines.options import number, optional_file
-from engines.types import Box, EngineOptions, Face, Image, Runtime
+from engines.types import Aliveness, Box, EngineOptions, Face, Image, Runtime
 
 SIDE = 80
 REAL = 1
@@ -84,15 +84,16 @@ class _Ensemble:
     def __init__(self, networks: list[ort.InferenceSession]) -> None:
         self._networks = networks
 
-    def score(self, crops: Sequence[tuple[Image, ...]]) -> list[float]:
-        """Mean probability of a living face over the networks; all faces in one run of each."""
+    def score(self, crops: Sequence[tuple[Image, ...]]) -> list[Aliveness]:
+        """Of the mean shares of the networks; all faces in one run of each."""
         if not crops:
             return []
         shares = [
-            softmax(onnx.run(network, _blob([face[index] for face in crops])))[:, REAL]
+            softmax(onnx.run(network, _blob([face[index] for face in crops])))
             for index, network in enumerate(self._networks)
         ]
-        return [float(share) for share in np.mean(shares, axis=0)]
+        mean = np.mean(shares, axis=0)
+        return [Aliveness(float(row[REAL]), bool(row.argmax() == REAL)) for row in mean]
 
 
 def _blob(crops: list[Image]) -> NDArray[np.float32]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy.exc
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from engines.errors import ConfigurationError, PresenceError, StoreCorrupt, StoreFull, StoreUnavailable
@@ -54,11 +54,19 @@ class Database:
 
     def _engine_of(self, url: URL) -> Engine:
         sqlite = {"timeout": LOCK_TIMEOUT_S}
-        postgres = {"connect_timeout": LOCK_TIMEOUT_S, "client_encoding": "utf8"}
+        postgres = {
+            "connect_timeout": LOCK_TIMEOUT_S,
+            "client_encoding": "utf8",
+            # A machine that has vanished is told from one that computes: libpq's own settings.
+            "tcp_user_timeout": LOCK_TIMEOUT_S * 1000,
+            "keepalives_idle": LOCK_TIMEOUT_S // 2,
+            "keepalives_interval": 2,
+            "keepalives_count": 3,
+        }
         try:
             return create_engine(
                 url,
-                connect_args=sqlite if self.is_sqlite else postgres,
+                connect_args=sqlite if self.is_sqlite else _unless_given(url, postgres),
                 hide_parameters=True,
                 pool_size=8,
                 max_overflow=24,
@@ -219,9 +227,17 @@ class Database:
             if self.is_sqlite:
                 connection.exec_driver_sql("VACUUM")
             else:
+                self._require_owner(connection, tables)
                 connection.exec_driver_sql(f"VACUUM (FULL, ANALYZE) {', '.join(tables)}")
         if not self.empty_log(LOCK_TIMEOUT_S):
             raise StoreUnavailable(f"{self.name} is being read; its log still holds what was erased")
+
+    def _require_owner(self, connection: Connection, tables: list[str]) -> None:
+        """Postgres passes over tables of others with no more than a warning."""
+        owned = text("SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass(:name)")
+        for table in tables:
+            if not connection.execute(owned, {"name": table}).scalar_one():
+                raise ConfigurationError(f"{self.name}: only the owner of its tables can compact them")
 
     def close(self) -> None:
         """Ends the connections that nobody uses."""
@@ -230,6 +246,10 @@ class Database:
                 self._kept.close()
                 self._kept = None
         self._engine.dispose()
+
+
+def _unless_given(url: URL, defaults: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in defaults.items() if name not in url.query}
 
 
 def _parsed(url: str) -> URL:

@@ -130,6 +130,7 @@ class FaissIndex:
     def rebuilt(self) -> Segment:
         """The one segment that suits the records that were there at `hold`, for `adopt`. Takes long."""
         kind = self._wanted()
+        faiss.omp_set_num_threads(self._options.threads)
         if kind == "hnsw":
             index = hnsw(self.dim, self._options)
         elif kind == "ivf" and len(sample := self._sample()):
@@ -190,7 +191,9 @@ class FaissIndex:
 
     @classmethod
     def load(cls, path: Path, options: IndexOptions | None = None) -> "FaissIndex":
-        """Reads what `save` wrote, of whatever kind it was. Raises StoreCorrupt and OSError."""
+        """Reads what `save` wrote, of whatever kind it was.
+
+        Raises OSError and StoreCorrupt, also for halves where whole numbers are wanted."""
         with opened(path) as file:
             try:
                 head = json.loads(file.readline())
@@ -201,6 +204,8 @@ class FaissIndex:
                 loaded._built_for = head["built_for"]
             except (ValueError, KeyError) as problem:
                 raise StoreCorrupt(f"{path.name} is no index of this version") from problem
+        if loaded._options.kind != "flat-fp16" and any(one.kind == "flat-fp16" for one in loaded._segments):
+            raise StoreCorrupt(f"{path.name} has vectors of half precision alone")
         ever = np.concatenate([segment.positions for segment in loaded._segments])
         loaded._last = int(ever[-1]) if len(ever) else -1
         return loaded
@@ -224,7 +229,7 @@ class FaissIndex:
             yield from segment.vectors(segment.living())
 
     def _lists(self) -> int:
-        return self._options.nlist or int(4 * np.sqrt(len(self)))
+        return self._options.nlist or max(1, int(4 * np.sqrt(len(self))))
 
     def _sample(self) -> Embeddings:
         """What lists are trained on, of all that were there at `hold`."""

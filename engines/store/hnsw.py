@@ -17,9 +17,12 @@ from engines.store.schema import EMBEDDINGS, RECORDS, SPACES
 _TURN = 0x76656374  # any number that the program alone uses as an advisory lock
 
 _EXISTING = """
-SELECT relname, indisvalid FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
-JOIN pg_am ON pg_am.oid = relam WHERE indrelid = to_regclass('vectors') AND amname = 'hnsw'
+SELECT relname, indisvalid AND coalesce(attstattarget, -1) = 0 AS is_good
+FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid JOIN pg_am ON pg_am.oid = relam
+JOIN pg_attribute ON attrelid = indexrelid AND attnum = 1
+WHERE indrelid = to_regclass('vectors') AND amname = 'hnsw'
 """
+"""is_good: built to its end, and the planner keeps no samples of its vectors."""
 
 
 def keep_indexes(database: Database, options: IndexOptions) -> None:
@@ -37,8 +40,8 @@ def keep_indexes(database: Database, options: IndexOptions) -> None:
             if options.kind == "hnsw"
         }
         there = set()
-        for name, is_valid in connection.exec_driver_sql(_EXISTING).all():
-            if is_valid and name in worthy:
+        for name, is_good in connection.exec_driver_sql(_EXISTING).all():
+            if is_good and name in worthy:
                 there.add(name)
             else:
                 connection.exec_driver_sql(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")

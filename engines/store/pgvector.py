@@ -31,7 +31,7 @@ from engines.store.pgvector_schema import (
 )
 from engines.store.reading import matches, records
 from engines.store.rows import check_text, chunks
-from engines.store.schema import RECORDS, prepare
+from engines.store.schema import META, RECORDS, prepare
 from engines.types import Embeddings
 
 CHUNK = 1000
@@ -155,13 +155,17 @@ class PgVectorJournal(SqlJournal):
         self._database.rewrite([VECTORS.name])
 
 
-def opened(url: str) -> SqlJournal:
+def opened(url: str, *, make: bool = True) -> SqlJournal:
     """The journal at a URL; where pgvector searches it, one that writes its vectors too.
 
+    make: whether tables that are not there are made; else their absence raises ConfigurationError.
     Raises as `SqlJournal` and `PgVectorJournal`.
     """
     with closing(Database(url)) as database, database.reading() as connection:
-        is_searched = inspect(connection).has_table(VECTORS_META.name)
+        tables = inspect(connection)
+        if not make and not tables.has_table(META.name):
+            raise ConfigurationError(f"there is no store in {database.name}; --url names another")
+        is_searched = tables.has_table(VECTORS_META.name)
     return PgVectorJournal(url) if is_searched else SqlJournal(url)
 
 

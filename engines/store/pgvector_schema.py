@@ -126,6 +126,12 @@ def _have_extension(connection: Connection) -> None:
 
 
 def _keep_no_samples(connection: Connection) -> None:
+    """The indexes would be built anew under a lock; the upkeep does so beside searches."""
+    for name in connection.exec_driver_sql(
+        """SELECT relname FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
+        JOIN pg_am ON pg_am.oid = relam WHERE indrelid = to_regclass('vectors') AND amname = 'hnsw'"""
+    ).scalars():
+        connection.exec_driver_sql(f"DROP INDEX {name}")
     without_samples(connection, VECTORS.name, {"unit": "vector"})
 
 

@@ -10,10 +10,10 @@ found stay in memory until the journal tells that they were changed or deleted.
 """
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,10 @@ CHUNK = 10_000
 """Steps of the journal that are read and applied at a time."""
 BREATH_S = 0.001
 """Pause between two steps of the upkeep that searches have to wait for: they go first."""
+PATIENCE_S = 1.0
+"""A journal that took longer to fail is not asked again for a while where memory may answer."""
+AWAY_S = 5.0
+"""How long."""
 LONG_VALUE = 1000
 """A record whose value has more characters is read each time that it is found."""
 
@@ -74,6 +78,7 @@ class StoreReplica:
         self._revision = 0
         self._started = False
         self._fresh_at: float | None = None
+        self._away_until = -math.inf
 
     @property
     def position(self) -> int:
@@ -131,15 +136,20 @@ class StoreReplica:
         read; with allow_stale, and a replica that remembers, memory answers then and tells its age.
         Raises InvalidInput when the queries have another dimension than the space.
         """
+        began = self._clock()
+        may_remember = allow_stale and self._remember_all and self._fresh_at is not None
+        if may_remember and began < self._away_until:
+            return self._stale(space, queries, k, only, with_embeddings)
         try:
             matches = self._search(space, queries, k, only)
             found = {match.position for each in matches for match in each} if with_embeddings else None
             return Answer(matches, embeddings=self._journal.embeddings(list(found)) if found else {})
         except StoreUnavailable:
-            if not allow_stale or not self._remember_all or self._fresh_at is None:
+            if not may_remember:
                 raise
-        answer = self._stale(space, queries, k, only)
-        return answer if with_embeddings else replace(answer, embeddings={})
+            if self._clock() - began > PATIENCE_S:
+                self._away_until = self._clock() + AWAY_S
+        return self._stale(space, queries, k, only, with_embeddings)
 
     def snapshot(self) -> int:
         """Makes the folder hold one snapshot, of this moment; returns its position.
@@ -325,12 +335,15 @@ class StoreReplica:
             index = FaissIndex(queries.shape[-1])
         return index.search(unit_rows(queries), k, chosen)
 
-    def _stale(self, space: Space, queries: Embeddings, k: int, only: Filter | None) -> Answer:
+    def _stale(
+        self, space: Space, queries: Embeddings, k: int, only: Filter | None, with_embeddings: bool
+    ) -> Answer:
         with self._lock:
-            chosen = None if only is None else _matching(self._known.values(), space, only)
+            every = only in (None, Filter())
+            chosen = None if every or only is None else _matching(self._known.values(), space, only)
             similarities, positions = self._find(space, queries, k, chosen)
             matches = _matches(similarities, positions, self._known)
-            found = {match.position for each in matches for match in each}
+            found = {match.position for each in matches for match in each} if with_embeddings else set()
             embeddings = {position: self._written[position] for position in found & self._written.keys()}
             return Answer(matches, self.age_s or 0.0, embeddings)
 

@@ -198,8 +198,12 @@ class Segment:
             how = faiss.SearchParametersHNSW(efSearch=max(self._options.ef_search, count), sel=chosen)
         else:
             how = faiss.SearchParametersIVF(nprobe=self._options.nprobe, sel=chosen)
-        found: Found = self._index.search(queries, count, params=how)
-        return found
+        similarities, found = self._index.search(queries, count, params=how)
+        # What is not wanted takes places in what lies near: a query that found too few looks at every one.
+        short = np.flatnonzero((found < 0).any(axis=1))
+        if len(short):
+            similarities[short], found[short] = self._direct(queries[short], count, np.flatnonzero(wanted))
+        return similarities, found
 
     def _flat_search(self, queries: Embeddings, count: int) -> Found:
         """On the GPU where one is asked for; the index is sent there again, compacted, after a removal."""

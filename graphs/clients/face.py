@@ -8,7 +8,7 @@ import numpy as np
 from ray.serve.handle import DeploymentHandle
 
 from deployments.messages import Crops, DetectRequest, FoundFaces
-from engines.types import Demographics, Image
+from engines.types import Aliveness, Demographics, Image
 from graphs.clients.remote import BY_VALUE_BYTES, RemoteMethod
 
 REPLY_BYTES = 3_000_000
@@ -34,9 +34,9 @@ class FaceAttributes(Protocol):
 
 
 class FaceLiveness(Protocol):
-    """Tells the probability that each face is alive."""
+    """Tells whether each face is alive."""
 
-    async def score(self, faces: Sequence[tuple[Image, ...]], deadline: float) -> list[float]: ...
+    async def score(self, faces: Sequence[tuple[Image, ...]], deadline: float) -> list[Aliveness]: ...
 
 
 class RemoteFaceDetector:
@@ -89,7 +89,7 @@ class RemoteFaceLiveness:
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
         self._score = RemoteMethod(handle, "score")
 
-    async def score(self, faces: Sequence[tuple[Image, ...]], deadline: float) -> list[float]:
-        """Probability of a living face, 0..1, for each face."""
+    async def score(self, faces: Sequence[tuple[Image, ...]], deadline: float) -> list[Aliveness]:
+        """One answer for each face."""
         large = sum(crop.nbytes for crops in faces for crop in crops) > BY_VALUE_BYTES
-        return cast(list[float], await self._score.call(faces, deadline, large=large))
+        return cast(list[Aliveness], await self._score.call(faces, deadline, large=large))

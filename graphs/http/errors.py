@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from engines import errors
+from graphs.http.requests import request_id
 
 VERSION = version("presence")
 logger = logging.getLogger("presence.errors")
@@ -81,7 +82,7 @@ def _http_error(_: Request, error: Exception) -> JSONResponse:
 
 
 def _unexpected(request: Request, error: Exception) -> JSONResponse:
-    logger.error("unexpected error on %s", request.url.path, exc_info=error)
+    logger.error("unexpected error on %s, request %s", request.url.path, request_id.get(), exc_info=error)
     return error_response(500, "internal error; the log of the service has the details")
 
 

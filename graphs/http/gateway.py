@@ -18,6 +18,7 @@ from graphs.clients.tts import RemoteSynthesizer
 from graphs.clients.voice import RemoteVoiceAttributes, RemoteVoiceEncoder
 from graphs.face import FaceFlow, FaceNode
 from graphs.http.application import http_application
+from graphs.http.logs import write_logs
 from graphs.media import MediaReader, MediaRules
 from graphs.services import Services
 from graphs.settings import AppArgs, ModelFile
@@ -46,6 +47,7 @@ class Gateway:
         store: DeploymentHandle[Any],
         api_keys: frozenset[str],
     ) -> None:
+        write_logs()
         media = MediaReader(media_rules(args))
         remote = RemoteStore(store)
         kinds = {model.name: model.capability for model in models}

@@ -161,6 +161,7 @@ def test_head_and_workers_run_with_the_variables_of_presence_serve(cluster: dict
     for name in (
         "RAY_SERVE_ENABLE_HA_PROXY",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED",
+        "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE",
         "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH",
         "RAY_worker_niceness",
         "RAY_USAGE_STATS_ENABLED",
@@ -301,6 +302,18 @@ def test_what_the_image_copies_exists_and_is_let_through(dockerfile: list[str]) 
 def test_the_image_has_what_kuberays_probes_call(dockerfile: list[str]) -> None:
     installed = next(line for line in dockerfile if "apt-get install" in line)
     assert {"bash", "wget"} <= set(installed.split())
+
+
+def test_the_image_has_the_weights_of_the_default_voice_model(dockerfile: list[str]) -> None:
+    """The package that carries them is no dependency: its own need a compiler."""
+    text = (ROOT / "config" / "local.yaml").read_text(encoding="utf-8")
+    models = AppArgs.model_validate(yaml.safe_load(text)["applications"][0]["args"]).models
+    assert "resemblyzer-ge2e" in [model.backend for model in models]
+    installs = [command.split() for line in dockerfile for command in line.split("&&")]
+    assert any(
+        {"install", "--no-deps", "resemblyzer"} <= set(words) and "constraints.txt" in words
+        for words in installs
+    )
 
 
 def test_the_image_installs_the_pinned_versions_from_no_named_registry(dockerfile: list[str]) -> None:

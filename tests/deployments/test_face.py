@@ -162,10 +162,21 @@ async def test_liveness_scores_each_face(shared: Path) -> None:
     grey, red = plain((127, 127, 127), 80), plain(RED, 80)
     answer = await liveness.score([(grey, grey), (red, red), (grey, grey)], later())
     assert isinstance(answer, list)
-    assert all(0 <= score <= 1 for score in answer)
-    assert answer[0] == pytest.approx(answer[2], abs=1e-6)
-    assert answer[0] != pytest.approx(answer[1], abs=1e-6)
+    assert all(0 <= one.score <= 1 for one in answer)
+    assert answer[0].score == pytest.approx(answer[2].score, abs=1e-6)
+    assert answer[0].score != pytest.approx(answer[1].score, abs=1e-6)
     await liveness.check_health()
+
+
+async def test_a_fused_replica_tells_of_liveness_what_its_part_tells(shared: Path) -> None:
+    network = shared / "models" / "face" / "minifasnet" / "MiniFASNetV2.onnx"
+    spec = FaceSpec("m", "fake", EngineOptions(options={"antispoof_v2_onnx": str(network)}))
+    request = DetectRequest(file(RED), ("liveness",))
+    (whole,) = (await found(FusedFace(spec), request)).faces
+    (apart,) = (await found(FaceDetector(spec), request)).faces
+    answer = await FaceLiveness(spec).score([apart.crops["liveness"]], later())
+    assert isinstance(answer, list)
+    assert whole.alive == answer[0]
 
 
 @pytest.mark.parametrize("part", [FaceDetector, FaceRecognizer, FaceAttributes])

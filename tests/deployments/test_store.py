@@ -21,6 +21,14 @@ from engines.store.index_options import IndexOptions
 from engines.store.pgvector import PgVectorJournal
 from engines.store.replica import StoreReplica
 
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Each test in memory on SQLite, and in Postgres, unless it is one kind's own."""
+    own = any(mark.args[0] == "store_spec" for mark in metafunc.definition.iter_markers("parametrize"))
+    if "store_spec" in metafunc.fixturenames and not own:
+        metafunc.parametrize("store_spec", ["faiss", "pgvector"], indirect=True)
+
+
 T = TypeVar("T")
 
 PEOPLE = Space("face/default", "one")
@@ -47,14 +55,6 @@ async def names(store: VectorStore, query: np.ndarray = EAST, k: int = 10, **onl
 
 
 Opened = Callable[..., VectorStore]
-
-
-@pytest.fixture(params=["faiss", "pgvector"])
-def store_spec(request: pytest.FixtureRequest, tmp_path: Path) -> StoreSpec:
-    """On an empty database."""
-    if request.param == "faiss":
-        return StoreSpec(f"sqlite:///{tmp_path / 'presence.db'}")
-    return StoreSpec(request.getfixturevalue("postgres").new_database(), "pgvector")
 
 
 @pytest.fixture
@@ -297,6 +297,40 @@ async def test_snapshots_are_written_while_it_serves(opened: Opened, tmp_path: P
             await asyncio.sleep(0.01)
     assert await names(store) == ["here"]
     assert await names(opened(snapshots=folder)) == ["here"]
+
+
+async def test_the_upkeep_outlives_a_failure_that_nobody_expected(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("deployments.store.KEEP_UP_EVERY_S", 0.01)
+    store = opened()
+    calls: list[int] = []
+
+    def keep_up() -> None:
+        calls.append(len(calls))
+        if len(calls) == 1:
+            raise MemoryError("no room for an index")
+        if len(calls) == 2:
+            raise StoreUnavailable("away")
+
+    monkeypatch.setattr(store._searcher, "keep_up", keep_up)
+    await store.reconfigure({"max_batch_size": 8})
+    async with asyncio.timeout(10):
+        while len(calls) < 4:  # noqa: ASYNC110 - upkeep announces nothing
+            await asyncio.sleep(0.01)
+    assert caplog.messages[:2] == ["upkeep of the store failed", "upkeep of the store: away"]
+    assert caplog.records[0].exc_info is not None
+
+
+@pytest.mark.parametrize("store_spec", ["pgvector"], indirect=True)
+async def test_snapshots_of_the_other_kind_go(opened: Opened, tmp_path: Path) -> None:
+    folder = tmp_path / "snapshots"
+    in_memory = opened(kind="faiss", snapshots=folder)
+    value(await in_memory.register([record(name="here")], later()))
+    in_memory._searcher.snapshot()  # type: ignore[attr-defined] # of a StoreReplica
+    assert list(folder.glob("[0-9]*"))
+    assert await names(opened(kind="pgvector", snapshots=folder)) == ["here"]
+    assert not list(folder.glob("[0-9]*"))
 
 
 @pytest.mark.parametrize("store_spec", ["pgvector"], indirect=True)

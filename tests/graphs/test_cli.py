@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 from typer.testing import CliRunner, Result
@@ -190,6 +191,31 @@ def test_beyond_loopback_keys_are_needed(
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
 def test_loopback_needs_no_keys(serve: Serve, host: str) -> None:
     assert serve("--host", host).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8080"),
+        ("localhost", "http://localhost:8080"),
+        ("0.0.0.0", "http://127.0.0.1:8080"),
+        ("::", "http://127.0.0.1:8080"),
+        ("::1", "http://[::1]:8080"),
+        ("fd00::5", "http://[fd00::5]:8080"),
+    ],
+)
+def test_the_service_is_asked_for_where_it_listens(
+    host: str, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def get(url: str, **_: object) -> httpx.Response:
+        asked.append(str(httpx.URL(url)))
+        return httpx.Response(200)
+
+    monkeypatch.setattr(httpx, "get", get)
+    assert cli._answers(f"{cli._url(host, 8080)}/readyz")
+    assert asked == [f"{url}/readyz"]
 
 
 def test_messages_are_shown_as_they_are(serve: Serve, tmp_path: Path) -> None:

@@ -506,6 +506,16 @@ def test_only_an_import_makes_a_store(run: Run, tmp_path: Path, command: str) ->
     assert good(run(command, *file, "--directory", tmp_path / "s"))
 
 
+@pytest.mark.parametrize("command", ["stats", "verify", "compact", "export"])
+def test_a_database_without_a_store_is_told_and_left_as_it_is(run: Run, postgres: Any, command: str) -> None:
+    file, url = ["-"] if command == "export" else [], postgres.new_database()
+    for _ in range(2):
+        assert "there is no store in the Postgres database" in refused(run(command, *file, "--url", url))
+    empty = b'{"format":"presence-store","version":1}\n{"records":0}\n'
+    assert good(run("import", "-", "--url", url, input=empty)) == "imported 0, skipped 0\n"
+    assert good(run(command, *file, "--url", url))
+
+
 @pytest.mark.parametrize(
     "url",
     [

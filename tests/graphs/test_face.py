@@ -28,7 +28,7 @@ from engines.errors import (
 )
 from engines.face import fake
 from engines.face.model import FaceModel
-from engines.types import Box, Demographics, EngineOptions, Face, Image
+from engines.types import Aliveness, Box, Demographics, EngineOptions, Face, Image
 from graphs.demographics import only
 from graphs.face import FaceFlow, FaceNode, wanted_heads
 from graphs.media import MediaReader, MediaRules
@@ -107,14 +107,15 @@ class Attributes:
 
 
 class Scores:
-    """Liveness that answers prepared scores."""
+    """Liveness that answers prepared scores. likeliest: whether no spoof is likelier."""
 
-    def __init__(self, calls: Calls, *scores: float) -> None:
-        self._calls, self._scores = calls, scores
+    def __init__(self, calls: Calls, *scores: float, likeliest: Sequence[bool] | None = None) -> None:
+        self._calls = calls
+        self._told = list(map(Aliveness, scores, likeliest or [True] * len(scores)))
 
-    async def score(self, faces: Sequence[tuple[Image, ...]], deadline: float) -> list[float]:
+    async def score(self, faces: Sequence[tuple[Image, ...]], deadline: float) -> list[Aliveness]:
         await self._calls.note("score", len(faces), deadline)
-        return list(self._scores)
+        return self._told
 
 
 def node(calls: Calls, engine: str = "fake", **options: str) -> FaceNode:
@@ -189,24 +190,27 @@ async def test_the_threshold_of_the_request_goes_before_the_models(flow: FaceFlo
 
 
 @pytest.mark.parametrize(
-    ("scores", "threshold", "real"),
+    ("scores", "likeliest", "threshold", "real"),
     [
-        ((0.9, 0.8), 0.5, (True, True)),
-        ((0.9, 0.2), 0.5, (True, False)),
-        ((0.2, 0.9), 0.5, (False, True)),
-        ((0.5, 0.5), 0.5, (True, True)),
-        ((0.4, 0.2), 0.3, (True, False)),
-        ((0.8, 0.95), 0.9, (False, True)),
+        ((0.9, 0.8), (True, True), 0.5, (True, True)),
+        ((0.9, 0.2), (True, False), 0.5, (True, False)),
+        ((0.2, 0.9), (False, True), 0.5, (False, True)),
+        ((0.5, 0.5), (True, True), 0.5, (True, True)),
+        ((0.4, 0.4), (True, False), 0.3, (True, False)),
+        ((0.4, 0.2), (False, False), 0.3, (False, False)),
+        ((0.8, 0.95), (True, True), 0.9, (False, True)),
     ],
 )
 async def test_a_face_that_is_not_alive_forces_verified_false(
     calls: Calls,
     media: MediaReader,
     scores: tuple[float, float],
+    likeliest: tuple[bool, bool],
     threshold: float,
     real: tuple[bool, bool],
 ) -> None:
-    checked = replace(node(calls), liveness=Scores(calls, *scores), liveness_threshold=threshold)
+    liveness = Scores(calls, *scores, likeliest=likeliest)
+    checked = replace(node(calls), liveness=liveness, liveness_threshold=threshold)
     flow = FaceFlow({"one": checked}, media)
     pair = (picture(RED), picture(RED))
     verdict = await flow.verify("one", pair, None, later(), liveness=True)

@@ -85,9 +85,29 @@ def test_options_may_be_a_mapping_and_keep_colons_in_values(tmp_path: Path) -> N
     assert model.name == "m"
 
 
+def test_empty_keys_are_as_if_they_were_left_out(tmp_path: Path) -> None:
+    bare = read_model_file(write(tmp_path, "m.yaml", "backend: fake"))
+    optional = [name for name in ModelFile.model_fields if name != "backend"]
+    for name in [*optional, "description"]:
+        assert read_model_file(write(tmp_path, "m.yaml", f"backend: fake\n{name}:")) == bare
+    every = "\n".join(f"{name}:" for name in optional)
+    assert read_model_file(write(tmp_path, "m.yaml", f"backend: fake\n{every}")) == bare
+    nested = "parameters: {model: , language: }\ntts: {voice: , vall-e: }\noptions: {root: }"
+    assert read_model_file(write(tmp_path, "m.yaml", f"backend: fake\n{nested}")) == bare
+
+
+def test_empty_keys_of_the_application_are_too() -> None:
+    assert AppArgs.model_validate(dict.fromkeys(AppArgs.model_fields)) == AppArgs()
+    empty = {"kind": "pgvector", "index": None}
+    assert AppArgs.model_validate({"store": empty}) == AppArgs.model_validate({"store": "pgvector"})
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
+        ("backend: fake\nbanana:", ["m.yaml", "banana", "unknown key"]),
+        ("backend:", ["m.yaml", "backend"]),
+        ("backend: fake\nfiles: [{filename: }]", ["files.0.filename"]),
         ("backend: fake\nbanana: 1", ["m.yaml", "banana", "unknown key"]),
         ("name: x", ["m.yaml", "backend", "required"]),
         ("backend: fake\noptions: [nocolon]", ["options", "nocolon", "key:value"]),

@@ -18,6 +18,12 @@ from graphs.clients.store import Store
 from graphs.store import MOST_MATCHES, Identification, Registration, Registrations
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Each test in memory on SQLite, and in Postgres."""
+    if "store_spec" in metafunc.fixturenames:
+        metafunc.parametrize("store_spec", ["faiss", "pgvector"], indirect=True)
+
+
 def at(degrees: float) -> np.ndarray:
     """A unit vector at an angle; the distance of two is 1 - cos of the angle between them."""
     angle = np.deg2rad(degrees)

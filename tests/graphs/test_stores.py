@@ -11,6 +11,12 @@ from engines.errors import InvalidInput
 from graphs.stores import Entries, Key, Stores, key_id
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Each test in memory on SQLite, and in Postgres."""
+    if "store_spec" in metafunc.fixturenames:
+        metafunc.parametrize("store_spec", ["faiss", "pgvector"], indirect=True)
+
+
 class Store:
     """One store of the flow; each call has half a minute."""
 

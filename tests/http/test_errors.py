@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 
 from engines import errors
 from graphs.http.errors import MEANING, STATUS, ErrorResponse, documented, error_body, install, status_of
+from graphs.http.requests import request_id
 
 EXPECTED = {
     errors.InvalidInput: 400,
@@ -95,8 +96,10 @@ async def test_an_error_of_the_tree_leaves_in_the_one_shape(kind: type[errors.Pr
 async def test_what_nobody_expected_is_logged_and_tells_nothing(
     error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
+    token = request_id.set("id-7")
     with caplog.at_level(logging.ERROR, "presence.errors"):
         answer = await ask(failing(error), "GET", "/fail")
+    request_id.reset(token)
     assert answer.status_code == 500
     assert answer.json() == {
         "error": {
@@ -106,7 +109,7 @@ async def test_what_nobody_expected_is_logged_and_tells_nothing(
         }
     }
     (record,) = caplog.records
-    assert record.getMessage() == "unexpected error on /fail"
+    assert record.getMessage() == "unexpected error on /fail, request id-7"
     assert record.exc_info is not None
     assert record.exc_info[1] is error
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from deployments.face import FaceAttributes, FaceDetector, FaceRecognizer, FaceSpec
 from deployments.messages import Crops, DetectRequest, FoundFaces
 from engines.errors import PresenceError
-from engines.types import Demographics, EngineOptions, Image
+from engines.types import Aliveness, Demographics, EngineOptions, Image
 from graphs.clients.store import Store
 from graphs.face import FaceFlow, FaceNode
 from graphs.http.apidoc import page
@@ -70,8 +70,8 @@ class Parts:
     async def analyze(self, faces: Sequence[Crops], deadline: float) -> list[Demographics]:
         return value(await self._attributes.analyze(faces, deadline))
 
-    async def score(self, faces: Sequence[tuple[Image, ...]], deadline: float) -> list[float]:  # noqa: ARG002 - the protocol names it
-        return [0.75 for _ in faces]
+    async def score(self, faces: Sequence[tuple[Image, ...]], deadline: float) -> list[Aliveness]:  # noqa: ARG002 - the protocol names it
+        return [Aliveness(0.75, likeliest=True) for _ in faces]
 
 
 class States:
@@ -172,7 +172,9 @@ def test_every_reference_leads_somewhere(api: dict[str, Any]) -> None:
         ("/v1/face/verify", {"img1": RED, "img2": BLUE, "unknown": 1, "anti_spoofing": False}, 200),
         ("/v1/face/verify", {"model": "alive", "img1": RED, "img2": RED, "anti_spoofing": True}, 200),
         ("/v1/face/verify", {"model": None, "img1": RED, "img2": RED, "threshold": None}, 200),
+        ("/v1/face/verify", {"img1": RED, "img2": RED, "anti_spoofing": None}, 200),
         ("/v1/face/verify", {"img1": RED}, 400),
+        ("/v1/face/verify", {"img1": RED, "img2": None}, 400),
         ("/v1/face/verify", {"img1": RED, "img2": RED, "threshold": 2.1}, 400),
         ("/v1/face/verify", {"model": "x" * 129, "img1": RED, "img2": RED}, 400),
         ("/v1/face/verify", {"model": "nobody", "img1": RED, "img2": RED}, 404),
@@ -182,6 +184,8 @@ def test_every_reference_leads_somewhere(api: dict[str, Any]) -> None:
         ("/v1/face/verify", {"img1": RED, "img2": "A" * 4000}, 413),
         ("/v1/face/analyze", {"img": RED}, 200),
         ("/v1/face/analyze", {"img": DARK}, 200),
+        ("/v1/face/analyze", {"img": RED, "actions": None, "anti_spoofing": None}, 200),
+        ("/v1/face/analyze", {"img": None}, 400),
         ("/v1/face/analyze", {"img": RED, "actions": ["age", "race"]}, 200),
         ("/v1/face/analyze", {"img": RED, "actions": ["shoe size"]}, 400),
         ("/v1/face/analyze", {"img": RED, "anti_spoofing": True}, 412),
@@ -190,7 +194,9 @@ def test_every_reference_leads_somewhere(api: dict[str, Any]) -> None:
         ("/v1/face/embed", {"img": ""}, 400),
         ("/v1/face/detect", {"image": RED}, 200),
         ("/v1/detection", {"image": RED, "prompt": "faces", "points": [], "boxes": []}, 200),
+        ("/v1/detection", {"image": RED, "prompt": None, "points": None, "boxes": None}, 200),
         ("/v1/detection", {"image": RED, "threshold": 1.5}, 400),
+        ("/v1/detection", {"image": None}, 400),
     ],
 )
 async def test_each_answer_is_one_that_its_route_documents(

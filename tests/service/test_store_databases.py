@@ -30,6 +30,8 @@ BEFORE = 300
 SHARED = 100
 """Registrations with each of two services on one database, looked for at once with the other."""
 
+GRAPH = {"kind": "hnsw", "approximate_from": 60}
+"""Built in the middle of the registrations."""
 KEYS = [[3.0, 4.0], [5.0, -12.0]]
 
 Record = Callable[[str, object], None]
@@ -44,14 +46,14 @@ def url(postgres: Any) -> str:
 @pytest.fixture(scope="module")
 def one(serve_with: Serve, url: str) -> Iterator[Service]:
     """A service whose searches fail while the database is away."""
-    with serve_with(arguments({"url": url}, 1)) as service:
+    with serve_with(arguments({"url": url, "index": GRAPH}, 1)) as service:
         yield service
 
 
 @pytest.fixture(scope="module")
 def two(serve_with: Serve, url: str) -> Iterator[Service]:
     """Another application on the same database; its searches are answered from memory then."""
-    with serve_with(arguments({"url": url, "when_away": "stale"}, 1)) as service:
+    with serve_with(arguments({"url": url, "when_away": "stale", "index": GRAPH}, 1)) as service:
         yield service
 
 

@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -68,6 +69,11 @@ def directory(disk: Path) -> Path:
     return disk / "store"
 
 
+def store_in(directory: Path) -> dict[str, Any]:
+    """Its searches are approximate from 500 people on: lists are built while clients enrol."""
+    return {"directory": str(directory), "index": {"kind": "ivf", "approximate_from": 500}}
+
+
 @pytest.fixture(scope="module")
 def numbers() -> Iterator[int]:
     """Of people, each once."""
@@ -89,7 +95,7 @@ def lost() -> list[int]:
 @pytest.fixture(scope="module")
 def first(serve_with: Serve, directory: Path) -> Iterator[Service]:
     """The service that is killed in the end."""
-    with serve_with(arguments({"directory": str(directory)}, REPLICAS)) as service:
+    with serve_with(arguments(store_in(directory), REPLICAS)) as service:
         yield service
 
 
@@ -207,7 +213,7 @@ async def test_what_is_acknowledged_outlives_the_cluster(
 def second(serve_with: Serve, directory: Path) -> Iterator[Service]:
     """A service on the directory that the first one left behind."""
     assert list((directory / "snapshots").glob("[0-9]*")), "its start is warm"
-    with serve_with(arguments({"directory": str(directory)}, 1)) as service:
+    with serve_with(arguments(store_in(directory), 1)) as service:
         yield service
 
 
@@ -242,7 +248,7 @@ def test_services_that_share_a_journal_find_at_once_what_the_other_writes(
     second: Service, serve_with: Serve, directory: Path
 ) -> None:
     with (
-        serve_with(arguments({"directory": str(directory)}, 1)) as third,
+        serve_with(arguments(store_in(directory), 1)) as third,
         second.client() as one,
         third.client() as two,
     ):

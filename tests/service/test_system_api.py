@@ -73,6 +73,47 @@ def test_request_ids_are_kept_or_made(client: httpx.Client) -> None:
     assert len(made) >= 16
 
 
+def test_each_request_is_one_line_of_the_log(service: Any, client: httpx.Client) -> None:
+    """In a file of the directory that the command names; nothing of the body, the query or the key."""
+    own = "trace-of-a-test"
+    body = {"model": "nobody", "img": "c2VjcmV0", "store": "private"}
+    answer = client.post("/v1/face/identify?colour=grey", json=body, headers={"x-request-id": own})
+    assert answer.status_code == 404
+    (logs,) = re.findall(r"its logs are in (\S+)", service.log.read_text())
+    line = until_logged(Path(logs), own)
+    assert re.search(r"^INFO .* POST /v1/face/identify 404 \d+\.\d ms trace-of-a-test$", line)
+    for private in ("c2VjcmV0", "grey", "private", client.headers["x-api-key"]):
+        assert private not in line
+
+
+def until_logged(directory: Path, words: str) -> str:
+    """The one line that ends so, in the files of the gateway's replicas; Serve's own end with the time."""
+    give_up = time.monotonic() + 30
+    while time.monotonic() < give_up:
+        lines = [
+            line
+            for path in directory.glob("session_latest/logs/serve/*Gateway*.log")
+            for line in path.read_text(errors="replace").splitlines()
+            if line.endswith(words)
+        ]
+        if lines:
+            (line,) = lines
+            return line
+        time.sleep(0.2)  # nothing announces a line
+    pytest.fail(f"no line with {words}")
+
+
+def test_an_odd_request_id_is_not_logged(service: Any, client: httpx.Client) -> None:
+    odd = "x" * 200
+    assert client.get("/v1/models", headers={"x-request-id": odd}).status_code == 200
+    (logs,) = re.findall(r"its logs are in (\S+)", service.log.read_text())
+    client.get("/v1/models", headers={"x-request-id": "after-the-odd-one"})
+    until_logged(Path(logs), "after-the-odd-one")
+    gateways = Path(logs).glob("session_latest/logs/serve/*Gateway*.log")
+    lines = [line for path in gateways for line in path.read_text(errors="replace").splitlines()]
+    assert not [line for line in lines if line.endswith(odd)]
+
+
 def test_cors_lets_the_named_origin_in(client: httpx.Client) -> None:
     preflight = {"origin": "https://app.example", "access-control-request-method": "POST"}
     with httpx.Client(base_url=client.base_url, trust_env=False) as bare:

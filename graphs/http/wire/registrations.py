@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, StringConstraints
 
+from graphs.nulls import NullsAbsent
 from graphs.store import Identification, Registration
 
 Name = Annotated[str, StringConstraints(max_length=256)]
@@ -30,7 +31,7 @@ Model = Annotated[
 ]
 
 
-class ModelRequest(BaseModel):
+class ModelRequest(NullsAbsent):
     """A request to a model. Unknown fields are ignored, as clients of LocalAI expect."""
 
     model: Model = None
@@ -100,14 +101,14 @@ class RegistrationPage(BaseModel):
     next_cursor: str | None = Field(None, description="where the next page begins; absent on the last one")
 
 
-class Change(BaseModel):
+class Change(NullsAbsent):
     """What to change; what is absent stays."""
 
     name: Name | None = None
     labels: Labels | None = None
 
 
-class ForgetRequest(BaseModel):
+class ForgetRequest(NullsAbsent):
     """Which registration to delete. model is accepted and means nothing."""
 
     id: str = Field(max_length=128)

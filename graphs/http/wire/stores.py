@@ -5,12 +5,13 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 
 from graphs.http.wire.registrations import StoreName
+from graphs.nulls import NullsAbsent
 
 Key = Annotated[list[Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=1, max_length=16_384)]
 Keys = Annotated[list[Key], Field(min_length=1, max_length=10_000)]
 
 
-class StoreRequest(BaseModel):
+class StoreRequest(NullsAbsent):
     """store: which one, made on first use. backend: LocalAI's names, all of them mean this store."""
 
     store: StoreName = ""

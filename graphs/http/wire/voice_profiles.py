@@ -4,10 +4,11 @@ from datetime import datetime
 
 from pydantic import BaseModel, Field
 
+from graphs.nulls import NullsAbsent
 from graphs.voices import RATE, Profile
 
 
-class NewProfile(BaseModel):
+class NewProfile(NullsAbsent):
     """A recording of a voice, sent as JSON; a form has the file in the field `audio` instead."""
 
     name: str = Field(description="at most 80 characters")

@@ -4,8 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from engines.errors import ConfigurationError, LivenessUnavailable
 from engines.face import Liveness
@@ -148,7 +150,8 @@ def test_the_second_crop_sees_more() -> None:
 
 def scores(model: MiniFasNet, pictures: dict[str, tuple[Image, Face]]) -> dict[str, float]:
     crops = [model.crops(image, one) for image, one in pictures.values()]
-    return dict(zip(pictures, model.load(Runtime()).score(crops), strict=True))
+    told = model.load(Runtime()).score(crops)
+    return {name: one.score for name, one in zip(pictures, told, strict=True)}
 
 
 def test_a_living_face_passes_and_prints_and_screens_do_not(
@@ -181,7 +184,9 @@ def test_a_batch_says_what_each_face_alone_says(
     model = head(V2 | V1SE)
     loaded: Liveness = model.load(Runtime())
     crops = [model.crops(image, one) for image, one in spoof.values()]
-    assert loaded.score(crops) == pytest.approx([loaded.score([one])[0] for one in crops], abs=1e-5)
+    together, alone = loaded.score(crops), [loaded.score([one])[0] for one in crops]
+    assert [one.score for one in together] == pytest.approx([one.score for one in alone], abs=1e-5)
+    assert [one.likeliest for one in together] == [one.likeliest for one in alone]
     assert loaded.score([]) == []
 
 
@@ -196,4 +201,49 @@ def test_the_network_takes_blue_green_red_as_they_are(
         tensor = np.ascontiguousarray(crop.transpose(2, 0, 1)[None]).astype(np.float32)
         logits = np.asarray(net.run(None, {net.get_inputs()[0].name: tensor})[0][0], np.float64)
         share = np.exp(logits[1]) / np.exp(logits).sum()
-        assert model.load(Runtime()).score([(crop,)])[0] == pytest.approx(share, abs=1e-5)
+        assert model.load(Runtime()).score([(crop,)])[0].score == pytest.approx(share, abs=1e-5)
+
+
+def saying(path: Path, *shares: float) -> Path:
+    """A network whose softmax is these shares, whatever it looks at."""
+    weights = {
+        "nothing": np.zeros((3 * 80 * 80, 3), np.float32),
+        "logits": np.log(np.array(shares, np.float32)),
+    }
+    graph = helper.make_graph(
+        [
+            helper.make_node("Flatten", ["input"], ["flat"]),
+            helper.make_node("MatMul", ["flat", "nothing"], ["zero"]),
+            helper.make_node("Add", ["zero", "logits"], ["output"]),
+        ],
+        "shares",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["n", 3, 80, 80])],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["n", 3])],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "score", "likeliest"),
+    [
+        ((0.6, 0.35, 0.05), (0.6, 0.35, 0.05), 0.35, False),
+        ((0.05, 0.35, 0.6), (0.05, 0.35, 0.6), 0.35, False),
+        ((0.3, 0.4, 0.3), (0.3, 0.4, 0.3), 0.4, True),
+        ((0.9, 0.05, 0.05), (0.05, 0.9, 0.05), 0.475, False),
+        ((0.1, 0.8, 0.1), (0.1, 0.3, 0.6), 0.55, True),
+    ],
+)
+def test_the_likeliest_class_is_that_of_the_mean_shares(
+    tmp_path: Path, first: tuple[float, ...], second: tuple[float, ...], score: float, likeliest: bool
+) -> None:
+    options = {
+        name: str(saying(tmp_path / f"{name}.onnx", *shares))
+        for name, shares in zip([*V2, *V1SE], [first, second], strict=True)
+    }
+    model = MiniFasNet(EngineOptions(options=options))
+    crops = model.crops(gradient(50, 50), face(Box(10, 10, 20, 20)))
+    (told,) = model.load(Runtime()).score([crops])
+    assert told.score == pytest.approx(score, abs=1e-6)
+    assert told.likeliest is likeliest

@@ -154,6 +154,76 @@ def test_what_is_deleted_leaves_the_tables_with_compaction(
         assert journal.verify() == []
 
 
+def test_only_the_owner_of_the_tables_compacts_them(
+    postgres: Postgres, address: str, journal: SqlJournal, new: New
+) -> None:
+    """Postgres itself would pass over them with a warning, and erase nothing."""
+    journal.append([new("a")])
+    database = make_url(address).database
+    role = f"guest_{database}"
+    postgres.execute(
+        f"CREATE ROLE {role} LOGIN",
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}",
+        database=str(database),
+    )
+    guest = make_url(address).set(username=role).render_as_string(hide_password=False)
+    with closing(type(journal)(guest)) as other:
+        assert other.head() == 1
+        with pytest.raises(ConfigurationError, match="only the owner of its tables can compact"):
+            other.compact()
+    journal.compact()
+
+
+def test_a_database_of_an_older_version_loses_its_planners_samples(
+    postgres: Postgres, address: str, new: New
+) -> None:
+    """Of the tables, and of an index that it had; the upkeep builds that again."""
+    people = [new(f"id-{n}", 128, name=f"Rosalind {n}", labels={"k": f"secret {n}"}) for n in range(200)]
+    with closing(PgVectorJournal(address, HNSW)) as journal:
+        journal.append(people)
+        journal.keep_up()
+    (index,) = stated(address, "SELECT indexname FROM pg_indexes WHERE indexdef LIKE '%hnsw%'")
+    texts = [f"ALTER TABLE {table} ALTER COLUMN {column} SET STATISTICS -1" for table, column in SAMPLED]
+    postgres.execute(
+        *texts,
+        f"ALTER INDEX {index} ALTER COLUMN 1 SET STATISTICS -1",
+        "UPDATE meta SET schema_version = 3",
+        "UPDATE vectors_meta SET schema_version = 1",
+        "ANALYZE",
+        database=str(make_url(address).database),
+    )
+    every = [f"{table}.{column}" for table, column in sorted([*SAMPLED, (index, "unit")])]
+    assert stated(address, SAMPLES) == every
+    with closing(PgVectorJournal(address, HNSW)) as journal:
+        assert stated(address, SAMPLES) == []
+        journal.keep_up()
+        postgres.execute("ANALYZE", database=str(make_url(address).database))
+        assert stated(address, SAMPLES) == []
+        assert journal.verify() == []
+        assert [one.name for one in journal.stored([7]).values()] == ["Rosalind 6"]
+
+
+SAMPLED = [
+    ("embeddings", "vector"),
+    ("labels", "key"),
+    ("labels", "value"),
+    ("records", "id"),
+    ("records", "name"),
+    ("vectors", "unit"),
+]
+SAMPLES = """SELECT tablename || '.' || attname FROM pg_stats WHERE schemaname = 'public'
+AND (histogram_bounds IS NOT NULL OR most_common_vals IS NOT NULL)
+AND attname IN ('id', 'name', 'value', 'key', 'vector', 'unit') ORDER BY 1"""
+
+
+def stated(address: str, query: str) -> list[str]:
+    engine = create_engine(address)
+    with engine.connect() as connection:
+        found = list(connection.execute(text(query)).scalars())
+    engine.dispose()
+    return found
+
+
 def files(postgres: Postgres, address: str) -> bytes:
     """All of the database that is on the disk, once its planner has looked at the tables."""
     database = str(make_url(address).database)

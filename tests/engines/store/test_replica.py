@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from engines.embedding import unit_rows
 from engines.errors import StoreCorrupt, StoreUnavailable
-from engines.store import Answer, Change, Filter, NewRecord, Space, Stored
+from engines.store import Answer, Change, Filter, NewRecord, Space, State, Stored
 from engines.store.faiss_index import FaissIndex
 from engines.store.fake import MemoryJournal
 from engines.store.index_options import IndexOptions, Kind
@@ -526,10 +526,41 @@ def test_a_journal_that_is_away_is_told_of_or_answered_from_memory() -> None:
     assert answer.age_s == 12.5 == replica.age_s
     assert (answer.matches[0][0].stored.id, answer.matches[0][0].stored.name) == ("id3", "Ada")
     assert len(answer.matches[0]) == 9
+    assert found(replica.search(FACES, rows[2:3], 10, Filter(), allow_stale=True)) == found(answer)
     chosen = replica.search(FACES, rows[2:3], 10, Filter("name2", {"parity": "1"}), allow_stale=True)
     assert found(chosen) == [["id7"]]
     journal.available = True
     assert replica.search(FACES, rows[2:3], 1, allow_stale=True).age_s == 0
+
+
+def test_a_journal_that_takes_long_to_fail_is_not_asked_each_time() -> None:
+    """As where its machine has vanished: memory answers at once, the journal is tried again in a while."""
+    clock = Clock()
+
+    class Vanished(MemoryJournal):
+        asked = 0
+
+        def state(self) -> State:
+            if not self.available:
+                self.asked += 1
+                clock.now += 10
+            return super().state()
+
+    journal, rows = Vanished(), vectors(3)
+    journal.append(records(rows))
+    replica = StoreReplica(journal, remember=True, clock=clock)
+    replica.catch_up()
+    journal.available = False
+    for _ in range(3):
+        assert replica.search(FACES, rows[:1], 1, allow_stale=True).age_s == 10
+    assert journal.asked == 1
+    with pytest.raises(StoreUnavailable):
+        replica.search(FACES, rows[:1], 1)
+    clock.now += 6
+    assert replica.search(FACES, rows[:1], 1, allow_stale=True).age_s == 36
+    journal.available = True
+    clock.now += 6
+    assert replica.search(FACES, rows[:1], 1, allow_stale=True).age_s == 0
 
 
 @pytest.mark.parametrize("restarted", [False, True])

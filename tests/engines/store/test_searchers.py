@@ -1,4 +1,4 @@
-"""What every searcher promises: in memory, and in Postgres with and without an HNSW index."""
+"""What every searcher promises: in memory by every kind of index, and in Postgres with and without HNSW."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -49,11 +49,12 @@ class Store:
     another: Callable[[], Searcher]
 
 
-@pytest.fixture(params=["memory", "pgvector", "pgvector-hnsw"])
+@pytest.fixture(params=["flat", "hnsw", "ivf", "pgvector", "pgvector-hnsw"])
 def store(request: pytest.FixtureRequest) -> Iterator[Store]:
-    if request.param == "memory":
+    if not request.param.startswith("pgvector"):
         journal = MemoryJournal()
-        yield Store(journal, StoreReplica(journal), lambda: StoreReplica(journal))
+        in_memory = IndexOptions(request.param, approximate_from=10, ef_search=64, nprobe=16)
+        yield Store(journal, StoreReplica(journal, in_memory), lambda: StoreReplica(journal, in_memory))
         return
     kind: Any = "hnsw" if request.param.endswith("hnsw") else "flat"
     options = IndexOptions(kind, m=8, ef_construction=32, ef_search=64, approximate_from=10)
