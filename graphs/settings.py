@@ -135,7 +135,7 @@ class ModelFile(Settings):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$", description="what requests call `model`")
     backend: str = Field(description="engine")
-    known_usecases: tuple[str, ...] = Field((), description="capabilities, LocalAI's words; may be left out")
+    known_usecases: tuple[str, ...] = Field((), description="LocalAI's; the backend alone tells")
     parameters: Parameters = Parameters()
     options: Annotated[dict[str, str], BeforeValidator(_options)] = Field(
         default_factory=dict, description="options of the engine"
