@@ -146,15 +146,9 @@ class VectorStore:
 
         return await self._read(page)
 
-    async def namespaces(self, prefix: str, _: float) -> list[str] | PresenceError:
-        """Namespaces that hold records and start with a prefix."""
-
-        def names() -> list[str]:
-            return sorted(
-                {space.namespace for space in self._journal.spaces() if space.namespace.startswith(prefix)}
-            )
-
-        return await self._read(names)
+    async def holding(self, request: tuple[str, str], _: float) -> list[str] | PresenceError:
+        """Namespaces that start with the first and hold a record of the second, an id; sorted."""
+        return await self._read(partial(self._journal.holding, *request))
 
     async def _read(self, call: Callable[[], T]) -> T | PresenceError:
         try:

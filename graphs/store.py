@@ -135,14 +135,14 @@ class Registrations:
         """Deletes a registration for good. Raises UnknownRecord, InvalidInput for an empty id."""
         if not record_id:
             raise InvalidInput("id is required")
-        for namespace in await self._namespaces(store, deadline):
+        for namespace in await self._namespaces(record_id, store, deadline):
             if await self.store.delete((namespace, [record_id]), deadline):
                 return
         raise UnknownRecord(f'no registration has the id "{record_id}"')
 
     async def get(self, record_id: str, store: str | None, deadline: float) -> Registration:
         """One registration. Raises UnknownRecord."""
-        for namespace in await self._namespaces(store, deadline):
+        for namespace in await self._namespaces(record_id, store, deadline):
             if stored := await self.store.get((namespace, record_id), deadline):
                 return self._registration(stored)
         raise UnknownRecord(f'no registration has the id "{record_id}"')
@@ -188,10 +188,11 @@ class Registrations:
             if len(nearest) >= request.k or len(found.matches) < depth or depth == 64 * MOST_MATCHES:
                 return Identification(tuple(nearest.values())[: request.k], found.age_s)
 
-    async def _namespaces(self, store: str | None, deadline: float) -> Sequence[str]:
+    async def _namespaces(self, record_id: str, store: str | None, deadline: float) -> Sequence[str]:
+        """Where a record may be: in the store that is named, else in those of this kind that hold it."""
         if store:
             return [self._namespace(store)]
-        return await self.store.namespaces(f"{self.kind}/", deadline)
+        return await self.store.holding((f"{self.kind}/", record_id), deadline)
 
     def _namespace(self, store: str | None) -> str:
         return f"{self.kind}/{self._name(store)}"

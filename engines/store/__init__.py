@@ -190,6 +190,10 @@ class Journal(Protocol):
         """The living record of that id."""
         ...
 
+    def holding(self, prefix: str, record_id: str) -> list[str]:
+        """Namespaces that start so and hold a living record of that id, sorted."""
+        ...
+
     def listed(self, namespace: str, chosen: Filter, *, after: int, limit: int) -> list[Stored]:
         """Living records by position behind `after`, at most `limit`."""
         ...

@@ -145,6 +145,13 @@ class MemoryJournal:
             found = {one: self._steps[one - 1].embedding for one in positions if one in self._living}
             return {one: embedding for one, embedding in found.items() if embedding is not None}
 
+    def holding(self, prefix: str, record_id: str) -> list[str]:
+        """Namespaces that start so and hold a living record of that id, sorted."""
+        with self._lock:
+            self._check()
+            holders = (one.space.namespace for one in self._living.values() if one.id == record_id)
+            return sorted(name for name in holders if name.startswith(prefix))
+
     def spaces(self) -> dict[Space, tuple[int, int]]:
         """Every space with its dimension and how many records live in it."""
         with self._lock:

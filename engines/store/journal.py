@@ -220,6 +220,18 @@ class SqlJournal:
         with self._database.reading() as connection:
             return next(iter(records(connection, chosen)), None)
 
+    def holding(self, prefix: str, record_id: str) -> list[str]:
+        """See `Journal`."""
+        check_text("the id", record_id)
+        known = select(SPACES.c.namespace).where(
+            SPACES.c.living > 0, SPACES.c.namespace.startswith(prefix, autoescape=True)
+        )
+        there = select(RECORDS.c.namespace).where(
+            RECORDS.c.namespace.in_(known), RECORDS.c.id == record_id, LIVING
+        )
+        with self._database.reading() as connection:
+            return sorted(connection.execute(there).scalars())
+
     def listed(self, namespace: str, chosen: Filter, *, after: int, limit: int) -> list[Stored]:
         """See `Journal`."""
         page = (

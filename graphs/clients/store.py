@@ -29,7 +29,7 @@ class Store(Protocol):
 
     async def listed(self, request: tuple[str, Filter, int, int], deadline: float) -> Page: ...
 
-    async def namespaces(self, prefix: str, deadline: float) -> list[str]: ...
+    async def holding(self, request: tuple[str, str], deadline: float) -> list[str]: ...
 
 
 class RemoteStore:
@@ -43,7 +43,7 @@ class RemoteStore:
         self._update = RemoteMethod(handle, "update")
         self._get = RemoteMethod(handle, "get")
         self._listed = RemoteMethod(handle, "listed")
-        self._namespaces = RemoteMethod(handle, "namespaces")
+        self._holding = RemoteMethod(handle, "holding")
 
     async def register(self, records: Sequence[NewRecord], deadline: float) -> list[int]:
         """Positions of the records, once they are durable."""
@@ -77,9 +77,9 @@ class RemoteStore:
         """Namespace, filter, position to start behind, limit."""
         return cast(Page, await self._listed.call(request, deadline, large=True))
 
-    async def namespaces(self, prefix: str, deadline: float) -> list[str]:
-        """Namespaces that hold records and start with a prefix."""
-        return cast(list[str], await self._namespaces.call(prefix, deadline))
+    async def holding(self, request: tuple[str, str], deadline: float) -> list[str]:
+        """Prefix and id: the namespaces that start so and hold it, sorted."""
+        return cast(list[str], await self._holding.call(request, deadline))
 
 
 def _nbytes(records: Sequence[NewRecord]) -> int:

@@ -148,13 +148,14 @@ async def test_pages_tell_the_total_of_their_filter(store: VectorStore) -> None:
     assert value(await store.listed(("face/other", Filter(), 0, 2), later())) == Page((), 0)
 
 
-async def test_namespaces_by_prefix_hold_records(store: VectorStore) -> None:
+async def test_namespaces_by_prefix_that_hold_an_id(store: VectorStore) -> None:
     for namespace in ("face/b", "face/a", "voice/a", "facet/a"):
         for model in ("one", "two"):
             value(await store.register([record(space=Space(namespace, model), id=model)], later()))
-    assert value(await store.namespaces("face/", later())) == ["face/a", "face/b"]
-    value(await store.delete(("face/b", ["one", "two"]), later()))
-    assert value(await store.namespaces("face/", later())) == ["face/a"]
+    assert value(await store.holding(("face/", "one"), later())) == ["face/a", "face/b"]
+    value(await store.delete(("face/b", ["one"]), later()))
+    assert value(await store.holding(("face/", "one"), later())) == ["face/a"]
+    assert value(await store.holding(("face/", "two"), later())) == ["face/a", "face/b"]
 
 
 async def test_embeddings_are_those_that_were_written(store: VectorStore) -> None:

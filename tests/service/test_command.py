@@ -1,5 +1,6 @@
 """`presence serve` as a person at a terminal sees it: what it says, and that Ctrl-C ends all of it."""
 
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -7,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil  # type: ignore[import-untyped] # it ships without types
+import pytest
+
+pytestmark = pytest.mark.service
 
 
 def said_once_ready(log: Path) -> str:
@@ -25,7 +29,7 @@ def test_it_says_what_is_ready_and_ctrl_c_ends_all_of_it(
         told = said_once_ready(own.log)
         command = psutil.Process(own.pid)
         others = command.children(recursive=True)
-        command.send_signal(signal.SIGINT)
+        os.killpg(own.pid, signal.SIGINT)  # a terminal sends it to all that the command started
         assert command.wait(60) == 0
         _, left = psutil.wait_procs(others, timeout=10)
     assert [one for one in left if one.status() != psutil.STATUS_ZOMBIE] == []

@@ -43,7 +43,7 @@ from tests.service.many_replicas import (
     outlives_replicas,
     until,
 )
-from tests.service.store_commands import commands_beside_a_service
+from tests.service.store_commands import commands_beside_a_service, store
 
 pytestmark = pytest.mark.service
 
@@ -286,7 +286,7 @@ def fill(path: Path) -> None:
 
 
 def test_a_full_disk_refuses_registrations_and_nothing_else(
-    second: Service, disk: Path, record_property: Record
+    second: Service, disk: Path, directory: Path, record_property: Record
 ) -> None:
     if not disk.is_mount():
         pytest.skip("a small disk can be mounted by root alone")
@@ -306,7 +306,9 @@ def test_a_full_disk_refuses_registrations_and_nothing_else(
             answer = client.get("/v1/face/registrations", params={"store": "full"})
             return int(answer.json()["total"])
 
-        assert register(0).status_code == 200
+        first = register(0)
+        assert first.status_code == 200
+        forgotten = {"id": first.json()["id"], "store": "full"}
         ballast = disk / "ballast"
         fill(ballast)
         accepted = 1
@@ -316,6 +318,7 @@ def test_a_full_disk_refuses_registrations_and_nothing_else(
             assert refused.status_code == 507
             assert "the disk of presence.db is full; nothing was written" in refused.text
             assert int(refused.headers["retry-after"]) >= 1
+            assert client.post("/v1/face/forget", json=forgotten).status_code == 507, "it needs room too"
             assert found(0)
             assert total() == accepted
             assert client.get("/readyz").status_code == 200
@@ -325,3 +328,6 @@ def test_a_full_disk_refuses_registrations_and_nothing_else(
         assert register(accepted).status_code == 200
         assert found(accepted)
         assert total() == accepted + 1
+        assert client.post("/v1/face/forget", json=forgotten).status_code == 204
+        assert total() == accepted
+    assert asyncio.run(store("verify", "--directory", directory)) == "nothing is wrong\n"

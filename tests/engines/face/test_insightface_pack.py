@@ -240,7 +240,7 @@ def test_a_recognizer_with_a_fixed_batch_gives_the_same(
 def test_people_of_public_photographs_are_told_apart(
     shared: Path, mini: InsightfacePack, detector: Scrfd
 ) -> None:
-    """20 people x 6 photographs: the recognizer's figure on the 6,000 pairs of LFW is 99.5 %."""
+    """20 people x 6 photographs: the recognizer's own figure, on the 6,000 pairs of LFW, is 99.52 %."""
     recognizer, names, rows = mini.load_recognizer(Runtime()), [], []
     for path in sorted(shared.glob("media/faces/lfw/*/*.jpg")):
         picture = read(path)
@@ -252,7 +252,7 @@ def test_people_of_public_photographs_are_told_apart(
     assert len(rows) == 120
     same, different = distances(np.array(rows), names)
     accepted, refused = rates(same, different)
-    assert np.max(1 - (accepted + refused) / 2) >= 0.98
+    assert np.max(1 - (accepted + refused) / 2) >= 0.9952
     assert np.min(np.maximum(accepted, refused)) <= 0.01
 
 

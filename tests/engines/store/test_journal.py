@@ -104,6 +104,17 @@ def test_the_dimension_is_free_again_when_nothing_lives(journal: SqlJournal, new
     assert journal.verify() == []
 
 
+def test_namespaces_that_hold_an_id(journal: SqlJournal, new: New) -> None:
+    for namespace in ("face/b", "face/a", "face_/c", "voice/a"):
+        journal.append([new("one", namespace=namespace), new(f"other of {namespace}", namespace=namespace)])
+    assert journal.holding("face/", "one") == ["face/a", "face/b"]
+    assert journal.holding("face_", "one") == ["face_/c"], "no sign stands for others"
+    assert journal.holding("face/", "other of face/a") == ["face/a"]
+    assert journal.holding("face/", "nobody") == []
+    journal.delete("face/a", ["one"])
+    assert journal.holding("face/", "one") == ["face/b"]
+
+
 def test_what_is_deleted_is_erased(journal: SqlJournal, new: New, url: str) -> None:
     journal.append([new(one, labels={"k": one}, value="v") for one in "abc"])
     assert journal.delete(FACES, ["c", "x", "a", "c"]) == ["c", "a"]
