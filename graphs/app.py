@@ -84,7 +84,7 @@ def _wirings(models: Iterable[ModelFile], models_dir: Path, args: AppArgs, speak
                 case _:
                     raise ConfigurationError(f"the service has no part for {kind} models")
         except ConfigurationError as error:
-            raise ConfigurationError(f"model {model.name}: {error.message}") from None
+            raise ConfigurationError(f"{model.where}: {error.message}") from None
     shared = tts.on_demand(args.speech.on_demand, models_dir, speaking.found, speaking.languages)
     return Wirings(
         tuple(faces),

@@ -87,7 +87,7 @@ def opened(model: ModelFile, kind: Kind, models_dir: Path, media: Media) -> tupl
     try:
         return {"face": _face, "voice": _voice}[kind](model, models_dir, media)
     except ConfigurationError as error:
-        raise ConfigurationError(f"model {model.name}: {error.message}") from None
+        raise ConfigurationError(f"{model.where}: {error.message}") from None
 
 
 def _face(model: ModelFile, models_dir: Path, media: Media) -> tuple[Embed, float]:

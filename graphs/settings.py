@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from engines import registry
 from engines.errors import ConfigurationError
@@ -147,6 +147,7 @@ class ModelFile(Settings):
         False, description="all parts in one replica, sized by deployment.detector: one hop less a request"
     )
     deployment: dict[Role, Replicas] = Field(default_factory=dict, description="what Ray gives each part")
+    _path: Path | None = PrivateAttr(None)
 
     @model_validator(mode="before")
     @classmethod
@@ -154,6 +155,11 @@ class ModelFile(Settings):
         if not isinstance(data, dict):
             return data
         return {key: value for key, value in data.items() if key not in LOCALAI_KEYS_WITHOUT_EFFECT}
+
+    @property
+    def where(self) -> str:
+        """How errors name it: with its file, where it has one."""
+        return f"{self._path}: model {self.name}" if self._path else f"model {self.name}"
 
     @property
     def engine(self) -> str:
@@ -167,7 +173,7 @@ class ModelFile(Settings):
             return ENGINE_OPTION[self.backend, chosen]
         except KeyError:
             raise ConfigurationError(
-                f"model {self.name}: option engine:{chosen} is unknown for backend {self.backend}"
+                f"{self.where}: option engine:{chosen} is unknown for backend {self.backend}"
             ) from None
 
     @property
@@ -177,7 +183,7 @@ class ModelFile(Settings):
         try:
             return registry.capability(engine)
         except ConfigurationError as error:
-            raise ConfigurationError(f"model {self.name}: {error.message}") from None
+            raise ConfigurationError(f"{self.where}: {error.message}") from None
 
     def replicas(self, role: Role) -> Replicas:
         """What Ray gives one part."""
@@ -333,11 +339,13 @@ def read_model_file(path: Path) -> ModelFile:
     if not isinstance(data, dict):
         raise ConfigurationError(f"{path}: a model file is a mapping with at least name and backend")
     try:
-        return ModelFile.model_validate(
+        model = ModelFile.model_validate(
             {**data, "name": path.stem if data.get("name") is None else data["name"]}
         )
     except ValidationError as error:
         raise ConfigurationError(f"{path}: {explain(error)}") from None
+    model._path = path
+    return model
 
 
 def explain(error: ValidationError) -> str:
@@ -361,7 +369,7 @@ def all_models(args: AppArgs, models_dir: Path) -> tuple[ModelFile, ...]:
     paths = sorted([*models_dir.glob("*.yaml"), *models_dir.glob("*.yml")])
     installed = [read_model_file(path) for path in paths]
     for models in (args.models, installed):
-        _refuse_duplicates(model.name for model in models)
+        _refuse_duplicates(models)
     written = {model.name for model in args.models}
     for model in installed:
         if model.name in written:
@@ -369,9 +377,11 @@ def all_models(args: AppArgs, models_dir: Path) -> tuple[ModelFile, ...]:
     return (*args.models, *(model for model in installed if model.name not in written))
 
 
-def _refuse_duplicates(names: Iterable[str]) -> None:
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            raise ConfigurationError(f"two models are named {name!r}; rename one of them")
-        seen.add(name)
+def _refuse_duplicates(models: Iterable[ModelFile]) -> None:
+    seen: dict[str, ModelFile] = {}
+    for model in models:
+        if other := seen.get(model.name):
+            raise ConfigurationError(
+                f"two models are named {model.name!r}; rename one of them: {other.where}, {model.where}"
+            )
+        seen[model.name] = model

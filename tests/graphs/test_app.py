@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 from pathlib import Path
 from typing import Any
 
@@ -347,3 +348,18 @@ def test_a_voice_model_binds_its_encoder_and_the_heads_that_are_enabled(tmp_path
 def test_a_wrong_voice_model_is_refused(tmp_path: Path, model: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigurationError, match=rf"^model m: {told}"):
         app(args(tmp_path, {"name": "m", **model}))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("backend: magic", "unknown backend 'magic'; known backends: "),
+        ("{backend: fake, options: ['banana:1']}", "unknown option 'banana'"),
+        ("{backend: fake, deployment: {encoder: {}}}", "deployment.encoder: the model has no"),
+    ],
+)
+def test_an_error_in_a_model_file_names_the_file(tmp_path: Path, text: str, told: str) -> None:
+    file = tmp_path / "m.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigurationError, match=rf"^{re.escape(str(file))}: model m: {re.escape(told)}"):
+        app(args(tmp_path))

@@ -142,7 +142,7 @@ def test_models_keep_their_order_and_refuse_one_name_twice(tmp_path: Path) -> No
     args = AppArgs(models=(ModelFile(name="z", backend="fake"),))
     assert [model.name for model in all_models(args, tmp_path)] == ["z", "a", "b"]
     write(tmp_path, "c.yaml", "{name: a, backend: fake}")
-    with pytest.raises(ConfigurationError, match="two models are named 'a'"):
+    with pytest.raises(ConfigurationError, match=r"two models are named 'a'.*/a\.yml: .*/c\.yaml: "):
         all_models(args, tmp_path)
 
 
