@@ -256,3 +256,18 @@ def test_errors_on_press_photographs(media: Path, detector: HogDetector, recogni
     accepted = distances[pairs] < ENGINE.verify_threshold
     assert accepted[same].mean() > 0.80
     assert accepted[~same].mean() < 0.005
+
+
+def test_boxes_stay_inside_a_picture_that_cuts_a_face(detector: HogDetector, media: Path) -> None:
+    """dlib itself tells boxes that reach beyond the picture."""
+    outside = 0
+    for path in sorted(media.glob("lfw/*/*.jpg"))[:40:2]:
+        picture = read(path)
+        box = largest(detector.detect(picture, 0.2)).box
+        cut = np.ascontiguousarray(picture[max(int(box.y + 0.06 * box.h), 0) :])
+        own, _, _ = dlib.get_frontal_face_detector().run(rgb(cut), 0, -1.0)
+        outside += any(one.top() < 0 or one.left() < 0 for one in own)
+        for face in detector.detect(cut, 0.2):
+            assert 0 <= face.box.x < face.box.x + face.box.w <= cut.shape[1]
+            assert 0 <= face.box.y < face.box.y + face.box.h <= cut.shape[0]
+    assert outside >= 3
