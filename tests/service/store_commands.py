@@ -2,26 +2,21 @@
 
 import asyncio
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.service.enrolling import Enrolment, Service, all_registered
+from typer.testing import CliRunner
 
-PRESENCE = Path(sys.executable).parent / "presence"
+from graphs.cli import main
+from tests.service.enrolling import Enrolment, Service, all_registered
 
 
 async def store(*arguments: object) -> str:
-    """What the command prints, once it has ended well; the loop's other tasks go on."""
-    command = [str(PRESENCE), "store", *map(str, arguments)]
-
-    def run() -> str:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    return await asyncio.to_thread(run)
+    """What the command prints, once it has ended well; it runs in a thread, the loop's other tasks go on."""
+    command = ["store", *map(str, arguments)]
+    done = await asyncio.to_thread(CliRunner().invoke, main, command)
+    assert done.exit_code == 0, done.output
+    return str(done.stdout)
 
 
 async def commands_beside_a_service(

@@ -383,7 +383,7 @@ def test_a_url_that_is_not_of_postgres(bad: str) -> None:
 def test_tables_of_a_newer_version_are_left_alone(store: PgVectorJournal, url: str, execute: Execute) -> None:
     assert store.head() == 0
     execute("UPDATE vectors_meta SET schema_version = schema_version + 1")
-    with pytest.raises(ConfigurationError, match=r"version 2 .* up to 1"):
+    with pytest.raises(ConfigurationError, match=r"version 3 .* up to 2"):
         PgVectorJournal(url)
 
 
