@@ -259,7 +259,7 @@ def test_a_model_that_cannot_be_bound_ends_before_ray_starts(
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     told = command("--models-dir", str(tmp_path), "--port", str(port))
-    assert told.startswith("error model broken: unknown option 'banana'")
+    assert told.startswith(f"error {tmp_path / 'broken.yaml'}: model broken: unknown option 'banana'")
 
 
 def test_a_port_that_is_taken_is_told_before_ray_starts(command: Callable[..., str]) -> None:

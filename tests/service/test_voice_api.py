@@ -120,8 +120,10 @@ def test_the_threshold_of_the_request_decides(client: httpx.Client, alice: list[
     body = {"model": GE2E, "audio1": alice[0], "audio2": bob[0]}
     usual = post(client, VERIFY, **body, threshold=0)
     assert (usual["verified"], usual["threshold"]) == (False, 0.25)
-    loose = post(client, VERIFY, **body, threshold=usual["distance"])
-    assert (loose["verified"], loose["threshold"]) == (True, usual["distance"])
+    strict = post(client, VERIFY, **body, threshold=usual["distance"] - 0.01)
+    assert (strict["verified"], strict["threshold"]) == (False, usual["distance"] - 0.01)
+    loose = post(client, VERIFY, **body, threshold=usual["distance"] + 0.01)
+    assert (loose["verified"], loose["threshold"]) == (True, usual["distance"] + 0.01)
 
 
 def test_without_a_model_the_first_voice_model_answers(client: httpx.Client, alice: list[str]) -> None:
