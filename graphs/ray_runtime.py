@@ -69,6 +69,8 @@ def _serve(port: int) -> dict[str, str]:
         # The front is HAProxy, which talks to gateway replicas directly; replicas call each other by gRPC.
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        # On a busy machine the front starts in more than the usual 5 s, and the service would not start.
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
         # What is logged is in the file at once; "optimized" keeps a thousand lines back.
         "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
         # A picture from the gateway to a detector is larger than gRPC's default of 4 MiB.
