@@ -3,15 +3,17 @@
 For each size: searches through `VectorStore` that compare with every record, then the building of the HNSW
 index and the same searches through it, with the part of them whose best match is the best of all; 64 searches
 at a time in one statement, beside the same from 4 threads over connections of their own; registrations with
-and without an index. Vectors are made as for `bench.index`. The database must be empty; it is left filled.
+and without an index; how long calls wait while the tables are rewritten so that a deletion leaves them.
+Vectors are made as for `bench.index`. The database must be empty; it is left filled.
 """
 
 import argparse
 import asyncio
 import json
 import math
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
@@ -29,6 +31,7 @@ from bench.report import cores, machine, percentile
 from bench.store import APPENDED, FOUND, TOGETHER, record, timed
 from deployments.messages import SearchRequest
 from deployments.store import StoreSpec, VectorStore
+from engines.errors import StoreUnavailable
 from engines.store import Filter, NewRecord, Space
 from engines.store.index_options import IndexOptions
 from engines.store.pgvector import PgVectorJournal
@@ -63,6 +66,22 @@ class Row:
     register_p95_ms: float
     ready_s: float
     bytes_each: float
+
+
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """A rewriting of all tables, beside calls one after the other: the longest of each kind.
+
+    stored_s: reads of names, as searches in memory make. search_s: by pgvector, without its index as soon as
+    that is dropped. refused: registrations that got no lock in time.
+    """
+
+    records: int
+    took_s: float
+    stored_s: float
+    search_s: float
+    register_s: float
+    refused: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +164,43 @@ def registered(journal: PgVectorJournal, task: Task, first: int) -> list[float]:
     return took
 
 
+def erased(url: str, options: IndexOptions, task: Task) -> Erasure:
+    """After the deletion of one record."""
+    done = threading.Event()
+    refused: list[StoreUnavailable] = []
+
+    def longest(call: Callable[[PgVectorJournal, int], object]) -> float:
+        with closing(PgVectorJournal(url, options)) as own:
+            took: list[float] = []
+            while not (took and done.is_set()):
+                took.append(timed(partial(call, own, len(took))))
+            return max(took)
+
+    def read(own: PgVectorJournal, number: int) -> None:
+        own.stored([task.best[number % len(task.best)]])
+
+    def search(own: PgVectorJournal, number: int) -> None:
+        own.search(task.space, task.queries[number % len(task.queries)][np.newaxis], FOUND)
+
+    def register(own: PgVectorJournal, number: int) -> None:
+        try:
+            own.append([replace(person(task.space, task.queries[0], 0), id=f"beside {number}")])
+        except StoreUnavailable as error:
+            refused.append(error)
+
+    with closing(PgVectorJournal(url, options)) as journal, ThreadPoolExecutor(3) as pool:
+        journal.append([replace(person(task.space, task.queries[0], 0), id="gone")])
+        journal.delete(task.space.namespace, ["gone"])
+        calls = [pool.submit(longest, call) for call in (read, search, register)]
+        try:
+            took = timed(journal.compact)
+        finally:
+            done.set()
+        count = journal.count(task.space.namespace, Filter())
+        waited = [call.result() for call in calls]
+        return Erasure(count, took, waited[0], waited[1], waited[2], len(refused))
+
+
 def size(url: str, relations: str) -> int:
     """Bytes of those whose names begin so."""
     engine = create_engine(url)
@@ -158,8 +214,8 @@ def size(url: str, relations: str) -> int:
     return total
 
 
-def measured(url: str, rows: Embeddings, queries: Embeddings, rounds: int) -> list[Row]:
-    """Both ways at one size, in a space of its own."""
+def measured(url: str, rows: Embeddings, queries: Embeddings, rounds: int) -> tuple[list[Row], Erasure]:
+    """Both ways at one size, in a space of its own; then an erasure from all that there is."""
     space = Space(f"face/{len(rows)}", "bench")
     settings = Store(kind="pgvector", url=url).index
     options = IndexOptions(**{**settings.model_dump(), "approximate_from": 1})
@@ -194,7 +250,7 @@ def measured(url: str, rows: Embeddings, queries: Embeddings, rounds: int) -> li
                     bytes_each=room,
                 )
             )
-    return made
+    return made, erased(url, options, task)
 
 
 def server(url: str) -> dict[str, str]:
@@ -211,9 +267,9 @@ def server(url: str) -> dict[str, str]:
     return told
 
 
-def table(rows: Sequence[Row]) -> Table:
+def table(title: str, rows: Sequence[Row] | Sequence[Erasure]) -> Table:
     """For people: a column a field."""
-    shown = Table(title="Searches by Postgres")
+    shown = Table(title=title)
     for name in asdict(rows[0]):
         shown.add_column(name.replace("_", " "), justify="right")
     for row in rows:
@@ -234,17 +290,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     console = Console(width=220)
     rows: list[Row] = []
+    erasures: list[Erasure] = []
     for many in chosen.records:
         people = max(many // 10, 1)
         vectors, queries = samples(many, chosen.dim, people, 1), samples(4 * TOGETHER, chosen.dim, people, 2)
-        rows += measured(chosen.url, vectors, queries, chosen.rounds)
+        of_size, erasure = measured(chosen.url, vectors, queries, chosen.rounds)
+        rows += of_size
+        erasures.append(erasure)
         console.print(f"{many:,} records: measured", style="dim")
-    console.print(table(rows))
+    console.print(table("Searches by Postgres", rows))
+    console.print(table("Tables rewritten", erasures))
     facts = machine() | {"postgres": server(chosen.url)}
     console.print(f"{facts['postgres']}")
     console.print(f"load average of the machine: {facts['load_average']} on {cores()} cores")
     if chosen.json:
-        chosen.json.write_text(json.dumps({"machine": facts, "rows": rows}, indent=1, default=asdict))
+        told = {"machine": facts, "rows": rows, "erasures": erasures}
+        chosen.json.write_text(json.dumps(told, indent=1, default=asdict))
 
 
 if __name__ == "__main__":

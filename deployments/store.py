@@ -38,6 +38,7 @@ class StoreSpec:
     """What a replica needs. url: of the journal; snapshots: directory, None for none.
 
     kind: "faiss" searches in the replica's memory, "pgvector" in Postgres: without snapshots.
+    compact_every_s: how often deletions are made to leave Postgres's tables, None for never.
     allow_stale: whether searches go on from memory while the journal is away.
     """
 
@@ -46,6 +47,7 @@ class StoreSpec:
     index: IndexOptions = field(default_factory=IndexOptions)
     snapshots: Path | None = None
     snapshot_every_s: float = 300.0
+    compact_every_s: float | None = 86_400.0
     allow_stale: bool = False
 
 
@@ -79,7 +81,11 @@ class VectorStore:
             self._append_all, max_size=1, wait_s=0.0, observer=BatchMetrics("store", "write")
         )
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="journal")
-        self._keep_up_every_s = min(spec.snapshot_every_s, KEEP_UP_EVERY_S)
+        self._upkeeper = ThreadPoolExecutor(1, thread_name_prefix="upkeep")  # it may be at it for minutes
+        self._compact_every_s = spec.compact_every_s
+        self._keep_up_every_s = min(
+            spec.snapshot_every_s, spec.compact_every_s or KEEP_UP_EVERY_S, KEEP_UP_EVERY_S
+        )
         self._upkeep: asyncio.Task[None] | None = None
 
     async def reconfigure(self, config: dict[str, float]) -> None:
@@ -93,6 +99,7 @@ class VectorStore:
         if self._upkeep is not None:
             self._upkeep.cancel()
         self._readers.shutdown()
+        self._upkeeper.shutdown()
         self._journal.close()
 
     async def check_health(self) -> None:
@@ -158,13 +165,20 @@ class VectorStore:
 
     async def _keep_up(self) -> None:
         """The replica whose turn comes first does it for all that share the folder or the database."""
+        loop = asyncio.get_running_loop()
+        works: list[Callable[[], None]] = [self._searcher.keep_up]
+        if self._compact_every_s is not None:
+            works.insert(0, partial(self._journal.compact_when_due, self._compact_every_s))
         while True:
             await asyncio.sleep(self._keep_up_every_s)
-            (outcome,) = await asyncio.gather(self._read(self._searcher.keep_up), return_exceptions=True)
-            if isinstance(outcome, PresenceError):
-                logger.warning("upkeep of the store: %s", outcome.message)
-            elif isinstance(outcome, BaseException):  # it is tried again: without it nothing is erased
-                logger.error("upkeep of the store failed", exc_info=outcome)
+            for work in works:
+                (outcome,) = await asyncio.gather(
+                    loop.run_in_executor(self._upkeeper, work), return_exceptions=True
+                )
+                if isinstance(outcome, PresenceError):
+                    logger.warning("upkeep of the store: %s", outcome.message)
+                elif isinstance(outcome, BaseException):  # it is tried again: without it nothing is erased
+                    logger.error("upkeep of the store failed", exc_info=outcome)
 
     def _append_all(self, records: list[NewRecord]) -> list[int | PresenceError]:
         """One transaction; when a record is refused, one for each, so that it is refused alone."""

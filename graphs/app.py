@@ -55,6 +55,7 @@ def _store(settings: Store) -> Application:
         index=IndexOptions(**settings.index.model_dump()),
         snapshots=directory / "snapshots",
         snapshot_every_s=settings.snapshot_every_s,
+        compact_every_s=settings.compact_every_s,
         allow_stale=settings.when_away == "stale",
     )
     return serve.deployment(**_deployment_options(STORE, settings.replicas))(VectorStore).bind(spec)

@@ -279,6 +279,12 @@ class Store(Settings):
     replicas: Replicas = Field(Replicas(max_batch_size=64), description="what Ray gives it")
     index: Index = Index()
     snapshot_every_s: float = Field(300.0, gt=0, description="seconds between snapshots")
+    compact_every_s: float | None = Field(
+        86_400.0,
+        gt=0,
+        description="Postgres: seconds until deletions have left the tables, which are locked while they are "
+        "rewritten; null: never, run `presence store compact`",
+    )
     when_away: Literal["fail", "stale"] = Field(
         "fail", description="searches while the journal is away: 503, or answers from memory with their age"
     )

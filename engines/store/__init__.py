@@ -214,6 +214,10 @@ class Journal(Protocol):
         """Every space in which records live, with its dimension and how many they are."""
         ...
 
+    def compact_when_due(self, every_s: float) -> None:
+        """Where a deletion leaves something behind: removes it, at most once in every_s."""
+        ...
+
     def close(self) -> None:
         """Ends all connections."""
         ...

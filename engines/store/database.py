@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy.exc
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, func, make_url, select
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from engines.errors import ConfigurationError, PresenceError, StoreCorrupt, StoreFull, StoreUnavailable
@@ -21,7 +21,8 @@ LOCK_TIMEOUT_S = 10
 PAGE_BYTES = 8192
 """Of a new SQLite file: a page takes three embeddings of 512 numbers. A file keeps the size of its pages."""
 
-_SCHEMA_LOCK = 0x70726573  # any number that the program alone uses as an advisory lock
+_SCHEMA_LOCK = 0x70726573  # any two numbers that the program alone uses as advisory locks
+_UPKEEP_LOCK = 0x76656374
 
 
 class Database:
@@ -218,26 +219,29 @@ class Database:
         with suppress(StoreUnavailable), self.reading() as connection:
             connection.exec_driver_sql(f"ANALYZE {', '.join(tables)}")
 
-    def rewrite(self, tables: list[str]) -> None:
-        """Writes the living rows anew and gives the rest of the space back; readers may wait meanwhile.
+    @contextmanager
+    def taking_turns(self) -> Iterator[Connection | None]:
+        """Postgres: a connection for work that one process does for all, None while another is at it.
+
+        Every statement commits by itself.
+        """
+        with self.reading() as connection:
+            is_ours = connection.execute(select(func.pg_try_advisory_lock(_UPKEEP_LOCK))).scalar_one()
+            try:
+                yield connection if is_ours else None
+            finally:
+                if is_ours and not connection.invalidated:
+                    connection.execute(select(func.pg_advisory_unlock(_UPKEEP_LOCK)))
+
+    def rewrite(self) -> None:
+        """SQLite: writes the living rows anew and gives the rest of the space back; readers go on.
 
         Raises StoreUnavailable when a reader of an old state does not end.
         """
         with self._turn, self.reading() as connection:
-            if self.is_sqlite:
-                connection.exec_driver_sql("VACUUM")
-            else:
-                self._require_owner(connection, tables)
-                connection.exec_driver_sql(f"VACUUM (FULL, ANALYZE) {', '.join(tables)}")
+            connection.exec_driver_sql("VACUUM")
         if not self.empty_log(LOCK_TIMEOUT_S):
             raise StoreUnavailable(f"{self.name} is being read; its log still holds what was erased")
-
-    def _require_owner(self, connection: Connection, tables: list[str]) -> None:
-        """Postgres passes over tables of others with no more than a warning."""
-        owned = text("SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass(:name)")
-        for table in tables:
-            if not connection.execute(owned, {"name": table}).scalar_one():
-                raise ConfigurationError(f"{self.name}: only the owner of its tables can compact them")
 
     def close(self) -> None:
         """Ends the connections that nobody uses."""

@@ -161,6 +161,9 @@ class MemoryJournal:
                 found[one.space] = one.dim, found.get(one.space, (0, 0))[1] + 1
             return found
 
+    def compact_when_due(self, every_s: float) -> None:
+        """Nothing is left behind."""
+
     def close(self) -> None:
         """Nothing to end."""
 

@@ -1,7 +1,6 @@
 """The HNSW indexes of pgvector: one for each space that has grown, built while others read and write."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 from sqlalchemy import Connection, and_, func, select
@@ -13,8 +12,6 @@ from engines.store.nearest import MOST_INDEXED, index_name
 from engines.store.pgvector_schema import VECTORS, VECTORS_META
 from engines.store.rows import read_vector
 from engines.store.schema import EMBEDDINGS, RECORDS, SPACES
-
-_TURN = 0x76656374  # any number that the program alone uses as an advisory lock
 
 _EXISTING = """
 SELECT relname, indisvalid AND coalesce(attstattarget, -1) = 0 AS is_good
@@ -30,8 +27,8 @@ def keep_indexes(database: Database, options: IndexOptions) -> None:
 
     A space keeps its index until fewer than half of `approximate_from` live in it. Raises StoreUnavailable.
     """
-    with database.reading() as connection, _turn(connection) as is_ours:
-        if not is_ours:
+    with database.taking_turns() as connection:
+        if connection is None:
             return
         large = select(SPACES).where(2 * SPACES.c.living >= options.approximate_from)
         worthy = {
@@ -60,15 +57,10 @@ def _build(connection: Connection, name: str, space_id: int, dim: int, options: 
     connection.exec_driver_sql("ANALYZE vectors")
 
 
-@contextmanager
-def _turn(connection: Connection) -> Iterator[bool]:
-    """Whether nobody else builds or drops."""
-    is_ours = bool(connection.execute(select(func.pg_try_advisory_lock(_TURN))).scalar_one())
-    try:
-        yield is_ours
-    finally:
-        if is_ours:
-            connection.execute(select(func.pg_advisory_unlock(_TURN)))
+def drop_indexes(connection: Connection) -> None:
+    """All, where there is a table of vectors."""
+    for name, _ in connection.exec_driver_sql(_EXISTING).all():
+        connection.exec_driver_sql(f"DROP INDEX {name}")
 
 
 def problems_of_vectors(connection: Connection) -> Iterator[str]:

@@ -24,6 +24,7 @@ from engines.errors import InvalidInput, StoreCorrupt
 from engines.store import Change, Filter, NewRecord, Positions, Space, State, Stored
 from engines.store.appending import Additions
 from engines.store.changes import changes
+from engines.store.compaction import Compaction
 from engines.store.database import Database
 from engines.store.group_commit import GroupCommit
 from engines.store.reading import matches, records
@@ -62,6 +63,7 @@ class SqlJournal:
         self._eraser: threading.Thread | None = None
         self._erasing = threading.Lock()
         self._closed = threading.Event()
+        self._compaction = Compaction(self._database)
         with ExitStack() as undo:
             undo.callback(self._database.close)
             prepare(self._database)
@@ -292,11 +294,16 @@ class SqlJournal:
         return found
 
     def compact(self) -> None:
-        """Gives the space of deleted records back; calls of others may wait while it runs.
+        """Gives the space of deleted records back, and with it what they were; calls of others may wait.
 
-        Raises StoreUnavailable when a reader does not end, and StoreFull: SQLite needs room for a copy.
+        Raises StoreUnavailable when a reader does not end, or another process is at it, and StoreFull: there
+        must be room for a copy. Postgres: ConfigurationError for a role that does not own the tables.
         """
-        self._database.rewrite(_TABLES)
+        self._compaction.now()
+
+    def compact_when_due(self, every_s: float) -> None:
+        """See `Journal`."""
+        self._compaction.when_due(every_s)
 
     def close(self) -> None:
         """See `Journal`. No other method may be called afterwards."""

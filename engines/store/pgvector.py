@@ -149,11 +149,6 @@ class PgVectorJournal(SqlJournal):
                 found.extend(problems_of_vectors(connection))
         return found
 
-    def compact(self) -> None:
-        """See `SqlJournal`; the vectors and their indexes too."""
-        super().compact()
-        self._database.rewrite([VECTORS.name])
-
 
 def opened(url: str, *, make: bool = True) -> SqlJournal:
     """The journal at a URL; where pgvector searches it, one that writes its vectors too.

@@ -3,6 +3,7 @@
 Migrations are numbered from 1; a database holds the number of the newest one it went through.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from uuid import uuid4
 
@@ -35,8 +36,15 @@ META = Table(
     TABLES,
     Column("schema_version", Integer, nullable=False),
     Column("identity", Text, nullable=False),
+    Column("compacted_at", Double, nullable=False, server_default="0"),
+    Column("compacted_position", POSITION, nullable=False, server_default="0"),
+    Column("compacted_revision", POSITION, nullable=False, server_default="0"),
 )
-"""One row. identity: random, made with the journal."""
+"""One row. identity: random, made with the journal.
+
+compacted_*: when the tables were last rewritten, and up to where nothing that was erased is left in them. Of
+Postgres; SQLite erases at once.
+"""
 
 HEAD = Table(
     "head",
@@ -185,11 +193,25 @@ def _keep_no_samples(connection: Connection) -> None:
         without_samples(connection, EMBEDDINGS.name, {"vector": "bytea"})
 
 
+def _note_compactions(connection: Connection) -> None:
+    """A journal that was made just now does."""
+    there = {column["name"] for column in inspect(connection).get_columns(META.name)}
+    types = {
+        "compacted_at": "DOUBLE PRECISION",
+        "compacted_position": "BIGINT",
+        "compacted_revision": "BIGINT",
+    }
+    for name in types.keys() - there:
+        connection.exec_driver_sql(f"ALTER TABLE meta ADD COLUMN {name} {types[name]} NOT NULL DEFAULT 0")
+    connection.execute(update(META).values(compacted_at=time.time()))
+
+
 MIGRATIONS: list[Callable[[Connection], None]] = [
     _create,
     _count_revisions,
     _sum_records,
     _keep_no_samples,
+    _note_compactions,
 ]
 """Each brings a database from the version before to its own; all run under the lock of the schema."""
 

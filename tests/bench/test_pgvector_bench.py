@@ -22,6 +22,11 @@ def test_every_part_is_measured(tmp_path: Path, postgres: Any, capsys: pytest.Ca
         assert row["together_ms"] > 0 < row["pooled_ms"]
         assert row["filtered_ms"] > 0 < row["ready_s"]
         assert row["bytes_each"] > 16 * 4
+    assert len(told["erasures"]) == 2
+    for erasure in told["erasures"]:
+        assert erasure["records"] >= 100
+        assert all(erasure[name] > 0 for name in ("took_s", "stored_s", "search_s", "register_s"))
+        assert erasure["refused"] == 0
     assert told["machine"]["postgres"]["pgvector"]
     assert "load average" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="not empty"):

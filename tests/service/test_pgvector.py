@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from tests.service.enrolling import PICTURES, WAIT_S, Serve, Service, all_registered, arguments
+from tests.service.forgetting import leave_postgres
 from tests.service.many_replicas import (
     REPLICAS,
     Record,
@@ -35,7 +36,8 @@ def url(postgres: Any) -> str:
 
 @pytest.fixture(scope="module")
 def running(serve_with: Serve, url: str) -> Iterator[Service]:
-    store = {"kind": "pgvector", "url": url, "index": {"approximate_from": GROWN}}
+    index = {"approximate_from": GROWN}
+    store = {"kind": "pgvector", "url": url, "index": index, "compact_every_s": 2}
     with serve_with(arguments(store, REPLICAS)) as service:
         yield service
 
@@ -156,6 +158,13 @@ async def test_what_is_acknowledged_outlives_store_replicas(
 
 async def test_every_command_works_beside_the_service(running: Service, url: str, tmp_path: Path) -> None:
     await commands_beside_a_service(running, ["--url", url], count(9000), tmp_path)
+
+
+def test_nothing_of_a_forgotten_person_stays_in_the_tables(
+    running: Service, postgres: Any, url: str, record_property: Record
+) -> None:
+    """Whichever of the replicas compacts."""
+    leave_postgres(running, postgres, url, record_property)
 
 
 def test_postgres_goes_and_comes_back(client: httpx.Client, postgres: Any) -> None:

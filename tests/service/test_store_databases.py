@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import Any
@@ -22,6 +22,8 @@ from tests.service.enrolling import (
     identify,
     repeated,
 )
+from tests.service.forgetting import leave_postgres
+from tests.service.many_replicas import Record
 
 pytestmark = pytest.mark.service
 
@@ -34,8 +36,6 @@ GRAPH = {"kind": "hnsw", "approximate_from": 60}
 """Built in the middle of the registrations."""
 KEYS = [[3.0, 4.0], [5.0, -12.0]]
 
-Record = Callable[[str, object], None]
-
 
 @pytest.fixture(scope="module")
 def url(postgres: Any) -> str:
@@ -46,7 +46,7 @@ def url(postgres: Any) -> str:
 @pytest.fixture(scope="module")
 def one(serve_with: Serve, url: str) -> Iterator[Service]:
     """A service whose searches fail while the database is away."""
-    with serve_with(arguments({"url": url, "index": GRAPH}, 1)) as service:
+    with serve_with(arguments({"url": url, "index": GRAPH, "compact_every_s": 2}, 1)) as service:
         yield service
 
 
@@ -147,3 +147,9 @@ async def test_postgres_restarts_under_load(
             answer = client.post("/v1/face/identify", json={"model": "fake", "img": PICTURES[0]})
             assert answer.status_code == 200
             assert "age" not in answer.headers
+
+
+def test_nothing_of_a_forgotten_person_stays_in_the_tables(
+    one: Service, postgres: Any, url: str, record_property: Record
+) -> None:
+    leave_postgres(one, postgres, url, record_property)

@@ -14,14 +14,11 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import httpx
-import numpy as np
 import psutil  # type: ignore[import-untyped] # it ships without types
 import pytest
 
-from engines.embedding import unit_rows
 from tests.service.enrolling import (
     CLIENTS,
     PICTURES,
@@ -35,6 +32,7 @@ from tests.service.enrolling import (
     identify,
     repeated,
 )
+from tests.service.forgetting import PEOPLE, enrolled, forget, on_disk
 from tests.service.many_replicas import (
     REPLICAS,
     Record,
@@ -125,54 +123,22 @@ async def test_what_one_client_enrols_three_others_find_at_once(
     await enrolled_and_found_at_once(first, record_property)
 
 
-def on_disk(directory: Path, *needles: bytes) -> dict[str, list[int]]:
-    """Where in a store's files each of these bytes is: numbers of needles by file."""
-    while True:
-        try:
-            contents = {path: path.read_bytes() for path in files(directory)}
-            if set(contents) == set(files(directory)):
-                break
-        except FileNotFoundError:
-            continue  # a snapshot that was just replaced: what replaced it was not looked at
-    places = {
-        str(path.relative_to(directory)): [i for i, one in enumerate(needles) if one in content]
-        for path, content in contents.items()
-    }
-    return {path: found for path, found in places.items() if found}
-
-
-def files(directory: Path) -> list[Path]:
-    return [path for path in directory.rglob("*") if path.is_file()]
-
-
 def test_nothing_of_a_forgotten_person_stays_on_the_disk(
     first: Service, directory: Path, record_property: Record
 ) -> None:
-    """Ten of them; their embeddings are looked for as they are and as an index normalises them."""
+    """Their embeddings are looked for as they are and as an index normalises them."""
     with first.client() as client:
-        people: dict[str, bytes] = {}
-        needles: list[bytes] = []
-        for number in range(10):
-            name, picture = f"Person {uuid4()}", coloured(251 - 3 * number, 37 + 5 * number, 91)
-            body = {"model": "fake", "img": picture, "name": name, "labels": {"badge": f"badge of {name}"}}
-            answer = client.post("/v1/face/register", json=body)
-            assert answer.status_code == 200, answer.text
-            people[answer.json()["id"]] = name.encode()
-            numbers = client.post("/v1/face/embed", json={"model": "fake", "img": picture}).json()
-            embedding = np.array(numbers["embedding"], np.float32)
-            needles += [embedding.tobytes(), unit_rows(embedding[None])[0].tobytes()]
+        people, needles = enrolled(client)
 
         def snapshots() -> set[int]:
             found = on_disk(directory / "snapshots", *needles).values()
             return {number // 2 for each in found for number in each}
 
-        record_property("in_a_snapshot_after_s", round(until(lambda: snapshots() == set(range(10))), 1))
+        record_property("in_a_snapshot_after_s", round(until(lambda: snapshots() == set(range(PEOPLE))), 1))
         erased = [*people.values(), *needles]
         journal = {number for each in on_disk(directory, *people.values()).values() for number in each}
-        assert journal == set(range(10)), "what is looked for can be found"
-        for record_id in people:
-            assert client.post("/v1/face/forget", json={"id": record_id}).status_code == 204
-            assert client.get(f"/v1/face/registrations/{record_id}").status_code == 404
+        assert journal == set(range(PEOPLE)), "what is looked for can be found"
+        forget(client, people)
         record_property("erased_after_s", round(until(lambda: not on_disk(directory, *erased)), 1))
 
 

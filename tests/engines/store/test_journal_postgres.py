@@ -7,15 +7,12 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 import pytest
 from sqlalchemy import create_engine, make_url, text
 
-from engines.embedding import unit_rows
 from engines.errors import ConfigurationError, StoreFull, StoreUnavailable
 from engines.store import Filter, NewRecord
 from engines.store.index_options import IndexOptions
@@ -119,61 +116,6 @@ def test_writes_that_a_crash_interrupts_can_be_repeated(
 HNSW = IndexOptions("hnsw", m=8, ef_construction=32, approximate_from=10)
 
 
-@pytest.mark.parametrize("opened", [SqlJournal, partial(PgVectorJournal, options=HNSW)], ids=["sql", "hnsw"])
-def test_what_is_deleted_leaves_the_tables_with_compaction(
-    postgres: Postgres, address: str, opened: Callable[[str], SqlJournal], new: New
-) -> None:
-    """Ids, names, labels, values and embeddings: of all files of the database, its planner's samples too.
-
-    The server's log is not looked at.
-    """
-    gone = [
-        new(f"gone-{n}", 128, name=f"Rosalind {n}", labels={f"of {n}": f"secret {n}"}, value=f"private {n}")
-        for n in range(80)
-    ]
-    kept = [new(f"kept-{n}", 128, name=f"Dorothy {n}") for n in range(80)]
-
-    def rows(records: list[NewRecord]) -> list[bytes]:
-        written = [record.embedding for record in records]
-        searched = [] if opened is SqlJournal else list(unit_rows(np.stack(written)))
-        return [row.tobytes() for row in written + searched]
-
-    with closing(opened(address)) as journal:
-        journal.append([one for pair in zip(gone, kept, strict=True) for one in pair])
-        if isinstance(journal, PgVectorJournal):
-            journal.keep_up()
-        before = files(postgres, address)
-        for secret in (b"Rosalind 3", b"gone-3", b"secret 3", b"of 3", b"private 3", *rows(gone)):
-            assert secret in before
-        journal.delete(FACES, [record.id for record in gone])
-        journal.compact()
-        after = files(postgres, address)
-        for secret in (b"Rosalind", b"gone-", b"secret", b"private", *rows(gone)):
-            assert secret not in after
-        assert all(row in after for row in rows(kept))
-        assert journal.verify() == []
-
-
-def test_only_the_owner_of_the_tables_compacts_them(
-    postgres: Postgres, address: str, journal: SqlJournal, new: New
-) -> None:
-    """Postgres itself would pass over them with a warning, and erase nothing."""
-    journal.append([new("a")])
-    database = make_url(address).database
-    role = f"guest_{database}"
-    postgres.execute(
-        f"CREATE ROLE {role} LOGIN",
-        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}",
-        database=str(database),
-    )
-    guest = make_url(address).set(username=role).render_as_string(hide_password=False)
-    with closing(type(journal)(guest)) as other:
-        assert other.head() == 1
-        with pytest.raises(ConfigurationError, match="only the owner of its tables can compact"):
-            other.compact()
-    journal.compact()
-
-
 def test_a_database_of_an_older_version_loses_its_planners_samples(
     postgres: Postgres, address: str, new: New
 ) -> None:
@@ -222,18 +164,6 @@ def stated(address: str, query: str) -> list[str]:
         found = list(connection.execute(text(query)).scalars())
     engine.dispose()
     return found
-
-
-def files(postgres: Postgres, address: str) -> bytes:
-    """All of the database that is on the disk, once its planner has looked at the tables."""
-    database = str(make_url(address).database)
-    postgres.execute("ANALYZE", "CHECKPOINT", database=database)
-    engine = create_engine(address)
-    with engine.connect() as connection:
-        number = connection.execute(text("SELECT oid FROM pg_database WHERE datname = current_database()"))
-        folder = postgres.directory / "data" / "base" / str(number.scalar_one())
-    engine.dispose()
-    return b"".join(path.read_bytes() for path in folder.iterdir())
 
 
 def test_connections_that_the_server_ends(postgres: Postgres, journal: SqlJournal, new: New) -> None:
