@@ -25,11 +25,15 @@ An error crosses processes as a value: each is rebuilt from its message alone.
 
 
 class PresenceError(Exception):
-    """Root of the tree. The message is written for the caller: no path, no traceback."""
+    """Root of the tree. The message is written for the caller: no path, no traceback.
 
-    def __init__(self, message: str) -> None:
+    param: the field of the request that is wrong, where the error is of one.
+    """
+
+    def __init__(self, message: str, param: str | None = None) -> None:
         super().__init__(message)
         self.message = message
+        self.param = param
 
 
 class InvalidInput(PresenceError):

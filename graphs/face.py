@@ -13,7 +13,7 @@ from engines.types import Box, Demographics, Image
 from graphs.choice import choose
 from graphs.clients.face import FaceAttributes, FaceDetector, FaceLiveness, FaceRecognizer
 from graphs.demographics import only
-from graphs.media import MediaReader
+from graphs.media import MediaReader, naming
 from graphs.similarity import confidence, cosine_distance
 
 
@@ -155,8 +155,7 @@ class FaceFlow:
         require_liveness(node, liveness)
         heads = wanted_heads(node, actions)
         wanted = (*heads, "liveness") if liveness else heads
-        data = await self._media.read(image, "img")
-        faces = (await node.detector.detect(DetectRequest(data, wanted), deadline)).faces
+        faces = await self._faces(node, image, "img", deadline, crops=wanted)
         if not faces:
             return []
         told, alive = await asyncio.gather(
@@ -171,18 +170,32 @@ class FaceFlow:
         self, model: str | None, image: str, threshold: float | None, deadline: float
     ) -> tuple[FoundFace, ...]:
         """Every face, best score first. threshold: least score, 0..1; None means the model's own."""
-        node = self.node(model)
-        data = await self._media.read(image, "image")
-        return (await node.detector.detect(DetectRequest(data, threshold=threshold), deadline)).faces
+        return await self._faces(self.node(model), image, "image", deadline, threshold=threshold)
+
+    async def _faces(
+        self,
+        node: FaceNode,
+        image: str,
+        field_name: str,
+        deadline: float,
+        *,
+        crops: tuple[str, ...] = (),
+        select: Selection = "all",
+        threshold: float | None = None,
+    ) -> tuple[FoundFace, ...]:
+        """Those that are meant of a picture's faces, with their crops. Errors name the field."""
+        data = await self._media.read(image, field_name)
+        with naming(field_name):
+            request = DetectRequest(data, crops, select, threshold)
+            return (await node.detector.detect(request, deadline)).faces
 
     async def _meant(
         self, node: FaceNode, image: str, field_name: str, wanted: tuple[str, ...], deadline: float
     ) -> FoundFace:
-        data = await self._media.read(image, field_name)
-        found = await node.detector.detect(DetectRequest(data, wanted, node.select), deadline)
-        if not found.faces:
-            raise NoFace(f"{field_name}: no face detected in the picture")
-        return found.faces[0]
+        faces = await self._faces(node, image, field_name, deadline, crops=wanted, select=node.select)
+        if not faces:
+            raise NoFace(f"{field_name}: no face detected in the picture", field_name)
+        return faces[0]
 
     async def _embeddings(
         self, node: FaceNode, faces: Sequence[FoundFace], deadline: float

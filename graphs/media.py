@@ -3,12 +3,14 @@
 import asyncio
 import binascii
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import quote, unquote_to_bytes, urljoin, urlsplit
 
 import httpcore
 
-from engines.errors import InvalidInput, MediaUnavailable, TooLarge
+from engines.errors import InvalidInput, MediaUnavailable, NotDecodable, TooLarge
 from graphs.addresses import CheckedNetwork, RefusedAddressError, Resolver, parse_networks, system_resolver
 
 MAX_URL_CHARS = 8192
@@ -49,6 +51,15 @@ class MediaRules:
     allow_urls: bool = True
 
 
+@contextmanager
+def naming(field: str) -> Iterator[None]:
+    """Names the field whose picture or clip is wrong: before the message, and as the error's `param`."""
+    try:
+        yield
+    except (InvalidInput, NotDecodable, TooLarge) as error:
+        raise type(error)(f"{field}: {error.message}", field) from None
+
+
 class MediaReader:
     """Reads what requests carry. One event loop uses it; idle connections are kept for a moment.
 
@@ -65,36 +76,39 @@ class MediaReader:
         )
 
     async def read(self, value: str, field: str) -> bytes:
-        """The bytes that `value` holds or points to, at least one; `field` names it in messages.
+        """The bytes that `value` holds or points to, at least one; `field` is the name that errors give it.
 
         Raises InvalidInput for a value of no known form, MediaUnavailable when a URL cannot be
         fetched, TooLarge over `max_bytes`.
         """
-        value = value.strip()
+        with naming(field):
+            data = await self._read(value.strip())
+            if not data:
+                raise InvalidInput("empty")
+            return data
+
+    async def _read(self, value: str) -> bytes:
         scheme = SCHEME.match(value)
         match scheme and scheme[1].lower():
             case None:
-                data = _from_base64(value, field, self._rules.max_bytes)
+                return _from_base64(value, self._rules.max_bytes)
             case "data":
-                data = _from_data_uri(value, field, self._rules.max_bytes)
+                return _from_data_uri(value, self._rules.max_bytes)
             case "http" | "https":
-                data = await self._fetch(value, field)
+                return await self._fetch(value)
             case _:
-                raise InvalidInput(f"{field}: only http and https URLs, data URIs and base64 are read")
-        if not data:
-            raise InvalidInput(f"{field}: empty")
-        return data
+                raise InvalidInput("only http and https URLs, data URIs and base64 are read")
 
     async def close(self) -> None:
         """Closes idle connections."""
         await self._pool.aclose()
 
-    async def _fetch(self, url: str, field: str) -> bytes:
+    async def _fetch(self, url: str) -> bytes:
         if not self._rules.allow_urls:
-            raise InvalidInput(f"{field}: URLs are not fetched here; send a data URI or base64")
+            raise InvalidInput("URLs are not fetched here; send a data URI or base64")
         try:
             async with asyncio.timeout(self._rules.fetch_timeout_s):
-                return await self._follow(url, field)
+                return await self._follow(url)
         except RefusedAddressError:
             reason = REFUSED
         except (TimeoutError, httpcore.TimeoutException):
@@ -103,19 +117,19 @@ class MediaReader:
             reason = "the URL gave no valid HTTP answer, or an incomplete one"
         except (OSError, httpcore.NetworkError):
             reason = "the host of the URL cannot be reached, or its certificate is not valid"
-        raise MediaUnavailable(f"{field}: {reason}")
+        raise MediaUnavailable(reason)
 
-    async def _follow(self, url: str, field: str) -> bytes:
+    async def _follow(self, url: str) -> bytes:
         for _ in range(self._rules.max_redirects + 1):
-            answer = await self._get(url, field)
+            answer = await self._get(url)
             if isinstance(answer, bytes):
                 return answer
-            url = _redirected(url, answer, field)
-        raise MediaUnavailable(f"{field}: the URL redirects more than {self._rules.max_redirects} times")
+            url = _redirected(url, answer)
+        raise MediaUnavailable(f"the URL redirects more than {self._rules.max_redirects} times")
 
-    async def _get(self, url: str, field: str) -> bytes | str:
+    async def _get(self, url: str) -> bytes | str:
         """The body of the answer, or the `Location` that it redirects to."""
-        target = _parse_url(url, field)
+        target = _parse_url(url)
         limits = dict.fromkeys(("connect", "read", "write", "pool"), self._rules.fetch_timeout_s)
         async with self._pool.stream(
             "GET", target, headers=[_host_header(target), *HEADERS], extensions={"timeout": limits}
@@ -124,12 +138,12 @@ class MediaReader:
             if response.status in REDIRECTS and b"location" in headers:
                 return headers[b"location"].decode("latin-1")
             if not 200 <= response.status < 300:
-                raise MediaUnavailable(f"{field}: the URL answered with status {response.status}")
+                raise MediaUnavailable(f"the URL answered with status {response.status}")
             if headers.get(b"content-encoding", b"identity").strip().lower() not in (b"", b"identity"):
-                raise MediaUnavailable(f"{field}: the URL answered with compressed content")
-            return await self._body(response, int(headers.get(b"content-length", b"0")), field)
+                raise MediaUnavailable("the URL answered with compressed content")
+            return await self._body(response, int(headers.get(b"content-length", b"0")))
 
-    async def _body(self, response: httpcore.Response, declared: int, field: str) -> bytes:
+    async def _body(self, response: httpcore.Response, declared: int) -> bytes:
         data = bytearray()
         if declared <= self._rules.max_bytes:
             async for chunk in response.aiter_stream():
@@ -138,35 +152,35 @@ class MediaReader:
                     break
             else:
                 return bytes(data)
-        raise _too_large(field, self._rules.max_bytes)
+        raise _too_large(self._rules.max_bytes)
 
 
-def _redirected(url: str, location: str, field: str) -> str:
+def _redirected(url: str, location: str) -> str:
     try:
         target = urljoin(url, location)
     except ValueError:
-        raise MediaUnavailable(f"{field}: the URL redirects to something that is no URL") from None
+        raise MediaUnavailable("the URL redirects to something that is no URL") from None
     if url[:6].lower() == "https:" and target[:6].lower() != "https:":
-        raise MediaUnavailable(f"{field}: the URL redirects from https to an unprotected address")
+        raise MediaUnavailable("the URL redirects from https to an unprotected address")
     return target
 
 
-def _parse_url(url: str, field: str) -> httpcore.URL:
+def _parse_url(url: str) -> httpcore.URL:
     if len(url) > MAX_URL_CHARS:
-        raise InvalidInput(f"{field}: the URL has more than {MAX_URL_CHARS} characters")
+        raise InvalidInput(f"the URL has more than {MAX_URL_CHARS} characters")
     try:
         parts = urlsplit(url)
         host = (parts.hostname or "").removesuffix(".")
         host = host if ":" in host else host.encode("idna").decode("ascii").lower()
         port = DEFAULT_PORTS[parts.scheme] if parts.port is None else parts.port
     except KeyError:
-        raise InvalidInput(f"{field}: only http and https URLs are fetched") from None
+        raise InvalidInput("only http and https URLs are fetched") from None
     except ValueError:
-        raise InvalidInput(f"{field}: not a valid URL") from None
+        raise InvalidInput("not a valid URL") from None
     if "@" in parts.netloc:
-        raise InvalidInput(f"{field}: URLs with a user name or password are not fetched")
+        raise InvalidInput("URLs with a user name or password are not fetched")
     if not port or not HOST.fullmatch(host):
-        raise InvalidInput(f"{field}: not a valid URL")
+        raise InvalidInput("not a valid URL")
     path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~")
     query = "?" + quote(parts.query, safe="/?%:@!$&'()*+,;=~[]") if parts.query else ""
     explicit = None if port == DEFAULT_PORTS[parts.scheme] else port
@@ -178,41 +192,41 @@ def _host_header(url: httpcore.URL) -> tuple[bytes, bytes]:
     return b"Host", host if url.port is None else b"%b:%d" % (host, url.port)
 
 
-def _from_data_uri(value: str, field: str, max_bytes: int) -> bytes:
+def _from_data_uri(value: str, max_bytes: int) -> bytes:
     """RFC 2397; `;base64` comes last before the comma, without it the data is percent-encoded."""
     header, comma, payload = value.partition(",")
     if not comma:
-        raise InvalidInput(f"{field}: the data URI has no comma before its data")
+        raise InvalidInput("the data URI has no comma before its data")
     is_base64 = header.rpartition(";")[2].strip().lower() == "base64"
     if "%" in payload or not is_base64:
         if payload.count("%") > MAX_ESCAPES:
-            raise TooLarge(f"{field}: too many percent signs in the data URI; send it as base64")
+            raise TooLarge("too many percent signs in the data URI; send it as base64")
         try:
             raw = unquote_to_bytes(payload)
         except UnicodeEncodeError:
-            raise InvalidInput(f"{field}: the data URI holds characters that are no text") from None
+            raise InvalidInput("the data URI holds characters that are no text") from None
         if not is_base64:
             if len(raw) > max_bytes:
-                raise _too_large(field, max_bytes)
+                raise _too_large(max_bytes)
             return raw
         payload = raw.decode("latin-1")
-    return _from_base64(payload, field, max_bytes)
+    return _from_base64(payload, max_bytes)
 
 
-def _from_base64(value: str, field: str, max_bytes: int) -> bytes:
+def _from_base64(value: str, max_bytes: int) -> bytes:
     """RFC 4648, standard or URL-safe alphabet, padding optional, white space anywhere."""
     try:
         text = value.encode("ascii").translate(URL_SAFE_TO_STANDARD, WHITESPACE)
         digits = text.rstrip(b"=")
         padding = b"=" * (-len(digits) % 4)
         if len(digits) * 3 // 4 > max_bytes:
-            raise _too_large(field, max_bytes)
+            raise _too_large(max_bytes)
         if text not in (digits, digits + padding):
-            raise InvalidInput(f"{field}: the padding of the base64 is wrong")
+            raise InvalidInput("the padding of the base64 is wrong")
         return binascii.a2b_base64(digits + padding, strict_mode=True)
     except ValueError:
-        raise InvalidInput(f"{field}: neither an http(s) URL nor a data URI nor base64") from None
+        raise InvalidInput("neither an http(s) URL nor a data URI nor base64") from None
 
 
-def _too_large(field: str, max_bytes: int) -> TooLarge:
-    return TooLarge(f"{field}: more than {max_bytes} bytes")
+def _too_large(max_bytes: int) -> TooLarge:
+    return TooLarge(f"more than {max_bytes} bytes")

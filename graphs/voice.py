@@ -1,20 +1,19 @@
 """Voice flows: verify, analyze, embed. Plain objects that hold Protocols; no HTTP in them."""
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import numpy as np
 
 from deployments.messages import DescribeRequest
-from engines.errors import InvalidInput, NotDecodable, NothingComputable, TooLarge
+from engines.errors import NothingComputable
 from engines.types import Demographics
 from graphs.choice import choose
 from graphs.clients.voice import VoiceAttributes, VoiceEncoder
 from graphs.demographics import only
-from graphs.media import MediaReader
+from graphs.media import MediaReader, naming
 from graphs.similarity import confidence, cosine_distance
 
 
@@ -130,15 +129,6 @@ class VoiceFlow:
         data = await self._media.read(clip, field_name)
         with naming(field_name):
             return await node.encoder.embed(data, deadline)
-
-
-@contextmanager
-def naming(field_name: str) -> Iterator[None]:
-    """Puts the name of the field before what is wrong with its clip."""
-    try:
-        yield
-    except (InvalidInput, NotDecodable, TooLarge) as error:
-        raise type(error)(f"{field_name}: {error.message}") from None
 
 
 def wanted_heads(node: VoiceNode, actions: Sequence[str]) -> tuple[str, ...]:

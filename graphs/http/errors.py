@@ -64,7 +64,7 @@ def _presence_error(request: Request, error: Exception) -> JSONResponse:
     headers: dict[str, str] = {}
     if isinstance(error, errors.Busy | errors.StoreUnavailable):
         headers["Retry-After"] = str(error.retry_after_s)
-    return error_response(status_of(error), error.message, headers=headers)
+    return error_response(status_of(error), error.message, error.param, headers)
 
 
 def _validation_error(_: Request, error: Exception) -> JSONResponse:

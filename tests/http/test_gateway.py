@@ -38,12 +38,14 @@ REFRESH = "python -m graphs.http.apidoc docs/api.md"
 FACE_ROUTES = ("/v1/face/verify", "/v1/face/analyze", "/v1/face/embed", "/v1/face/detect", "/v1/detection")
 
 
-def picture(colour: tuple[int, int, int]) -> str:
-    image = np.full((64, 64, 3), colour, np.uint8)
+def picture(colour: tuple[int, int, int], side: int = 64) -> str:
+    image = np.full((side, side, 3), colour, np.uint8)
     return base64.b64encode(cv2.imencode(".png", image)[1].tobytes()).decode()
 
 
 RED, BLUE, DARK = picture((30, 30, 220)), picture((220, 30, 30)), picture((0, 0, 0))
+LARGE = picture((30, 30, 220), 101)
+"""More pixels than the detector takes."""
 GARBAGE = base64.b64encode(b"no picture").decode()
 
 
@@ -206,6 +208,28 @@ async def test_each_answer_is_one_that_its_route_documents(
     assert answer.status_code == status, answer.text
     assert str(status) in api["paths"][path]["post"]["responses"]
     assert ("error" in answer.json()) is (status != 200)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/v1/face/verify", {"img1": RED, "img2": GARBAGE}, "img2"),
+        ("/v1/face/verify", {"img1": "A" * 4000, "img2": RED}, "img1"),
+        ("/v1/face/verify", {"img1": DARK, "img2": RED}, "img1"),
+        ("/v1/face/verify", {"img1": RED, "img2": LARGE}, "img2"),
+        ("/v1/face/analyze", {"img": GARBAGE}, "img"),
+        ("/v1/face/embed", {"img": "http://127.0.0.1/a.jpg"}, "img"),
+        ("/v1/detection", {"image": "no base64!"}, "image"),
+        ("/v1/detection", {"image": GARBAGE}, "image"),
+    ],
+)
+async def test_what_is_wrong_with_a_picture_names_its_field(
+    client: httpx.AsyncClient, path: str, body: dict[str, object], param: str
+) -> None:
+    error = (await client.post(path, json=body)).json()["error"]
+    assert error["param"] == param
+    assert error["message"].startswith(f"{param}: ")
+    assert error["message"].count(f"{param}:") == 1
 
 
 async def test_verify_answers_localais_fields(client: httpx.AsyncClient) -> None:

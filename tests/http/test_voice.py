@@ -162,6 +162,25 @@ async def test_each_answer_is_one_that_its_route_documents(
     assert ("error" in answer.json()) is (status != 200)
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        (VERIFY, {"audio1": "ALICE", "audio2": GARBAGE}, "audio2"),
+        (VERIFY, {"audio1": "SILENT", "audio2": "ALICE"}, "audio1"),
+        (VERIFY, {"audio1": "ALICE", "audio2": "LONG"}, "audio2"),
+        (EMBED, {"audio": "LARGE"}, "audio"),
+        (EMBED, {"audio": "http://127.0.0.1/a.wav"}, "audio"),
+    ],
+)
+async def test_what_is_wrong_with_a_clip_names_its_field(
+    client: httpx.AsyncClient, clips: dict[str, str], path: str, body: dict[str, object], param: str
+) -> None:
+    error = (await client.post(path, json=filled(body, clips))).json()["error"]
+    assert error["param"] == param
+    assert error["message"].startswith(f"{param}: ")
+    assert error["message"].count(f"{param}:") == 1
+
+
 async def test_verify_answers_localais_fields(client: httpx.AsyncClient, clips: dict[str, str]) -> None:
     body = {"audio1": clips["ALICE"], "audio2": clips["ALICE"]}
     answer = (await client.post(VERIFY, json=body)).json()

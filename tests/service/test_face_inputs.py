@@ -82,8 +82,9 @@ def test_what_is_no_picture_is_refused_by_every_route(
     status: int,
     told: str,
 ) -> None:
-    given = picture(images / name)
-    assert told in refused(client, path, status, **asked(path, one, given=given))["message"]
+    error = refused(client, path, status, **asked(path, one, given=picture(images / name)))
+    assert told in error["message"]
+    assert error["param"] == FIELD[path]
 
 
 @pytest.mark.parametrize("path", FIELD)
@@ -137,8 +138,9 @@ def test_no_face_is_an_error_where_one_is_needed(
 ) -> None:
     nobody = picture(images / name)
     for path in (VERIFY, EMBED):
-        told = refused(client, path, 404, **asked(path, one, given=nobody))["message"]
-        assert told == f"{FIELD[path]}: no face detected in the picture"
+        error = refused(client, path, 404, **asked(path, one, given=nobody))
+        assert error["message"] == f"{FIELD[path]}: no face detected in the picture"
+        assert error["param"] == FIELD[path]
     assert post(client, ANALYZE, img=nobody) == {"faces": []}
     for path in (DETECTION, DETECT):
         assert post(client, path, image=nobody) == {"detections": []}
@@ -276,6 +278,7 @@ def test_urls_that_lead_to_no_picture_are_refused(
     client: httpx.Client, origin: str, one: str, path: str, url: str, status: int, told: str
 ) -> None:
     given = url.format(origin=origin, port=origin.rpartition(":")[2])
-    message = refused(client, path, status, **asked(path, one, given=given))["message"]
-    assert told in message
-    assert "secret" not in message
+    error = refused(client, path, status, **asked(path, one, given=given))
+    assert told in error["message"]
+    assert error["param"] == FIELD[path]
+    assert "secret" not in error["message"]

@@ -211,8 +211,8 @@ def test_pictures_are_refused_as_elsewhere(
     assert error(send(client, path, **body, img=nobody), 404)["message"].startswith("img: no face")
     assert "base64" in error(send(client, path, **body, img="!!!"), 400)["message"]
     assert error(send(client, path, **body), 400)["param"] == "img"
-    error(send(client, path, **body, img="aGVsbG8="), 415)
-    error(send(client, path, **body, img="http://127.0.0.1/a.jpg"), 400)
+    assert error(send(client, path, **body, img="aGVsbG8="), 415)["param"] == "img"
+    assert error(send(client, path, **body, img="http://127.0.0.1/a.jpg"), 400)["param"] == "img"
     unknown = error(send(client, path, name="a", img=kerry[0], model="nobody"), 404)
     assert '"nobody"' in unknown["message"]
 
