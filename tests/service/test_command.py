@@ -10,6 +10,9 @@ from typing import Any
 import psutil  # type: ignore[import-untyped] # it ships without types
 import pytest
 
+from bench.service import free_port
+from tests.service.conftest import start
+
 pytestmark = pytest.mark.service
 
 
@@ -39,3 +42,18 @@ def test_it_says_what_is_ready_and_ctrl_c_ends_all_of_it(
         f"presence is ready at {own.url}\nAPI page: {own.url}/docs\n\nTry:\n  curl -s {own.url}/v1/models\n\n"
     )
     assert own.log.read_text().removeprefix(told) == "stopping ...\n"
+
+
+@pytest.mark.parametrize("worked_s", [0.05, 0.3, 1.0, 2.0])
+def test_ctrl_c_while_it_loads_ends_it_without_a_word(tmp_path: Path, worked_s: float) -> None:
+    """worked_s: how long a core had worked for it, the same point however busy the machine is."""
+    log = tmp_path / "serve.log"
+    process = start(["--models-dir", str(tmp_path)], free_port(), log, {"HOME": str(tmp_path)})
+    command = psutil.Process(process.pid)
+    while command.cpu_times().user < worked_s and process.poll() is None:
+        time.sleep(0.005)  # nothing announces how far it is
+    others = command.children(recursive=True)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(60) == 130
+    assert log.read_text() == ""
+    assert psutil.wait_procs(others, timeout=10)[1] == []
