@@ -10,9 +10,11 @@ from typing import TypeVar
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
 
 from deployments.face import FaceAttributes, FaceDetector, FaceRecognizer, FaceSpec
 from deployments.messages import Crops, DetectRequest, FoundFaces, Selection
@@ -29,10 +31,12 @@ from engines.errors import (
 from engines.face import fake
 from engines.face.model import FaceModel
 from engines.types import Aliveness, Box, Demographics, EngineOptions, Face, Image
+from graphs.clients.store import Store
 from graphs.demographics import only
 from graphs.face import FaceFlow, FaceNode, wanted_heads
 from graphs.media import MediaReader, MediaRules
 from graphs.similarity import confidence, cosine_distance
+from graphs.store import Registrations
 
 T = TypeVar("T")
 
@@ -423,3 +427,58 @@ def test_what_was_not_asked_for_is_left_out() -> None:
 async def test_heads_that_the_model_lacks_are_not_asked_for(calls: Calls) -> None:
     assert wanted_heads(node(calls), ["emotion"]) == ()
     assert wanted_heads(node(calls), []) == ("genderage",)
+
+
+def random_arcface(path: Path) -> None:
+    """A small random network with ArcFace's interface: n x 3 x 112 x 112 in, 512 numbers out."""
+    weights = np.random.default_rng(5).standard_normal((3 * 14 * 14, 512)).astype(np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("AveragePool", ["input.1"], ["pooled"], kernel_shape=[8, 8], strides=[8, 8]),
+            helper.make_node("Flatten", ["pooled"], ["flat"]),
+            helper.make_node("MatMul", ["flat", "w"], ["683"]),
+        ],
+        "arcface",
+        [helper.make_tensor_value_info("input.1", TensorProto.FLOAT, ["n", 3, 112, 112])],
+        [helper.make_tensor_value_info("683", TensorProto.FLOAT, ["n", 512])],
+        [numpy_helper.from_array(weights, "w")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+
+
+async def test_512_numbers_of_an_insightface_pack_are_enrolled_found_and_forgotten(
+    shared: Path, tmp_path: Path, calls: Calls, media: MediaReader, local_store: Store
+) -> None:
+    pack = tmp_path / "models" / "buffalo_sc"
+    pack.mkdir(parents=True)
+    real = shared / "models" / "face" / "insightface" / "models" / "mini" / "det_500m_bnkps.onnx"
+    (pack / "det_500m.onnx").symlink_to(real)
+    random_arcface(pack / "w600k_mbf.onnx")
+    flow = FaceFlow({"one": node(calls, "insightface", model_pack="buffalo_sc", root=str(tmp_path))}, media)
+    people = Registrations("face", local_store)
+    photographs = [
+        base64.b64encode(
+            next((shared / "media" / "faces" / "lfw" / name).glob("*.jpg")).read_bytes()
+        ).decode()
+        for name in ("John_Kerry", "Jose_Serra")
+    ]
+    ids = []
+    for name, photograph in zip(("Ada", "Bob"), photographs, strict=True):
+        embedding, model = await flow.embed("one", photograph, later())
+        assert embedding.shape == (512,)
+        assert np.linalg.norm(embedding) == pytest.approx(1, abs=1e-5)
+        made = await people.register(embedding, model, name=name, labels={}, store=None, deadline=later())
+        ids.append(made.id)
+    probe, model = await flow.embed("one", photographs[0], later())
+
+    async def found() -> list[tuple[str, float]]:
+        answer = await people.identify(probe, model, threshold=flow.node("one").threshold, deadline=later())
+        return [(one.registration.name, one.distance) for one in answer.found]
+
+    (first, near), (second, far) = await found()
+    assert (first, second) == ("Ada", "Bob")
+    assert near == pytest.approx(0, abs=1e-5)
+    assert far > 1e-3
+    await people.forget(ids[0], None, later())
+    ((left, _),) = await found()
+    assert left == "Bob"
