@@ -11,6 +11,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("engines", "deployments", "graphs")
 READS_ENVIRONMENT = {Path("graphs/app.py"), Path("graphs/cli.py")}
+FROM_ENVIRONMENT = {"envvar", "auto_envvar_prefix"}
+"""What Typer and Click call the variables of an option."""
+FILLED_FROM_ENVIRONMENT = {
+    Path("graphs/cli_calibrate.py"),  # PRESENCE_MODELS_DIR
+    Path("graphs/cli_models.py"),  # PRESENCE_MODELS_DIR, PRESENCE_MIRROR
+    Path("graphs/cli_store.py"),  # PRESENCE_STORE_URL
+}
 DUMPING_GROUNDS = {"util", "utils", "helper", "helpers", "common", "misc", "base"}
 MOST_LINES = 400
 PATHS = ("work", "root", "tmp", "mnt", "Users")
@@ -55,6 +62,11 @@ def reads_environment(node: ast.AST) -> bool:
 def test_only_the_builder_and_the_command_read_the_environment() -> None:
     found = {place for place, node in places((ast.Attribute, ast.ImportFrom)) if reads_environment(node)}
     assert {Path(place.split(":")[0]) for place in found} == READS_ENVIRONMENT
+
+
+def test_only_the_options_of_the_command_are_filled_from_the_environment() -> None:
+    found = {place for place, node in places(ast.keyword) if getattr(node, "arg", "") in FROM_ENVIRONMENT}
+    assert {Path(place.split(":")[0]) for place in found} == FILLED_FROM_ENVIRONMENT
 
 
 def test_no_module_is_a_dumping_ground() -> None:

@@ -1,6 +1,7 @@
 """What is shipped: the wheel's content, its commands, and the pins of everything that it needs."""
 
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -73,6 +74,14 @@ def test_the_commands_lead_to_functions(wheel: ZipFile) -> None:
     for target in commands.values():
         module, _, name = target.partition(":")
         assert callable(getattr(import_module(module), name))
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
+def test_make_serve_passes_port_and_config_on() -> None:
+    command = ["make", "-n", "--no-print-directory", "serve", "PORT=9000", "CONFIG=config/gpu.yaml"]
+    planned = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=60)
+    last = planned.stdout.splitlines()[-1]
+    assert last == ".venv/bin/presence serve --config config/gpu.yaml --port 9000"
 
 
 def named(requirement: str) -> str:
