@@ -22,7 +22,8 @@ serve: setup
 
 test: setup
 	tests/setup.sh
-	$(BIN)/pytest --cov --cov-report=term:skip-covered
+	# The tests of running services keep to one of the two processes, after the others: tests/conftest.py.
+	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder --cov --cov-report=term:skip-covered
 
 lint: setup
 	$(BIN)/ruff check .

@@ -25,6 +25,14 @@ from engines.errors import PresenceError
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where processes share the tests: one has all of running services, and modules stay whole."""
+    for item in items:
+        group = "service" if "service" in item.keywords else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Real weights and media beside the project; tests that need them skip where they are absent."""
