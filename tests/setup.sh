@@ -18,7 +18,7 @@ fi
 
 for package in $missing; do
     case $package in
-        iproute2) tests="tests/service/test_ports.py (the second network namespace)" ;;
+        iproute2) tests="those of ports and of a Postgres that vanishes (a second network namespace)" ;;
         curl) tests="tests of the examples in the documentation" ;;
     esac
     echo "missing: $package; skipped: $tests"

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -592,3 +593,42 @@ def test_a_time_beyond_all_calendars_is_told(run: Run, tmp_path: Path) -> None:
     with closing(SqlJournal(url)) as journal:
         journal.append([record("a", created_at=1e300)])
     assert "the time of record 1 lies beyond the year 9999" in refused(run("export", "-", "--url", url))
+
+
+MEASURED = """
+import resource, sys
+from graphs.cli import main
+try:
+    main(sys.argv[1:])
+finally:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, file=sys.stderr)
+"""
+
+
+def test_export_and_import_need_little_memory(new_url: Callable[[], str], tmp_path: Path) -> None:
+    """Of 10,000 records of 512 numbers: a file of 28 MB."""
+
+    def mebibytes(*words: str) -> int:
+        ended = subprocess.run(
+            [sys.executable, "-c", MEASURED, "store", *words],
+            cwd=ROOT,
+            env={**os.environ, "HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return int(ended.stderr)
+
+    needed = []
+    rng = np.random.default_rng(3)
+    for count in (100, 10_000):
+        url, other, file = new_url(), new_url(), str(tmp_path / f"{count}.jsonl")
+        with closing(SqlJournal(url)) as journal:
+            for start in range(0, count, 1000):
+                rows = rng.standard_normal((min(1000, count), 512)).astype(np.float32)
+                journal.append([replace(record(f"{start + n}"), embedding=row) for n, row in enumerate(rows)])
+        needed.append((mebibytes("export", file, "--url", url), mebibytes("import", file, "--url", other)))
+        with closing(SqlJournal(other)) as journal:
+            assert journal.count("face/default", Filter()) == count
+    few, many = needed
+    assert max(many[0] - few[0], many[1] - few[1]) < Path(file).stat().st_size / 2**21

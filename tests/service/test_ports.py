@@ -1,13 +1,8 @@
-"""What the service listens on with its defaults, and what another machine can do with it.
-
-The machine is a second network namespace, joined to this one by a veth pair.
-"""
+"""What the service listens on with its defaults, and what another machine can do with it."""
 
 import ipaddress
 import json
-import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -18,11 +13,11 @@ from typing import NamedTuple, Protocol
 import psutil  # type: ignore[import-untyped]  # ships no types
 import pytest
 
+from tests.other_machine import OtherMachine, other_machine
+
 pytestmark = pytest.mark.service
 
 PORTS_PAGE = Path(__file__).resolve().parents[2] / "docs" / "ports.md"
-
-HOST_ADDRESS, GUEST_ADDRESS = "198.51.100.1", "198.51.100.2"  # documentation addresses (RFC 5737)
 
 PROBE = """
 import json, socket, sys
@@ -118,30 +113,9 @@ def documented() -> set[Row]:
 
 
 @pytest.fixture
-def outside() -> Iterator[str]:
-    """Name of a network namespace that reaches this one at HOST_ADDRESS, and nothing else."""
-    if os.geteuid() != 0:
-        pytest.skip("network namespaces need root")
-    if shutil.which("ip") is None:
-        pytest.skip("the ip command (iproute2) is missing")
-    name, here, there = f"presence{os.getpid()}", f"ph{os.getpid()}", f"pg{os.getpid()}"
-    made = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True, check=False)
-    if made.returncode != 0:
-        pytest.skip(f"network namespaces are not allowed here: {made.stderr.strip()}")
-    try:
-        for command in (
-            f"link add {here} type veth peer name {there} netns {name}",
-            f"address add {HOST_ADDRESS}/30 dev {here}",
-            f"link set {here} up",
-            f"-n {name} address add {GUEST_ADDRESS}/30 dev {there}",
-            f"-n {name} link set {there} up",
-        ):
-            subprocess.run(["ip", *command.split()], check=True)
-        yield name
-    finally:
-        # The pair goes at once; with the namespace alone it would linger until its last process ends.
-        subprocess.run(["ip", "link", "delete", here], check=False)
-        subprocess.run(["ip", "netns", "delete", name], check=True)
+def outside() -> Iterator[OtherMachine]:
+    with other_machine() as other:
+        yield other
 
 
 def test_every_listener_is_documented_with_its_interface(
@@ -168,7 +142,7 @@ def test_no_udp_port_is_open(listeners: list[Listener]) -> None:
 
 
 def test_from_outside_nothing_answers_without_the_token(
-    listeners: list[Listener], default_service: Service, outside: str
+    listeners: list[Listener], default_service: Service, outside: OtherMachine
 ) -> None:
     ports = sorted({item.port for item in listeners})
     everywhere = {item.port for item in listeners if not item.on_loopback}
@@ -183,22 +157,18 @@ def test_from_outside_nothing_answers_without_the_token(
         assert seen[port]["right"] not in {"UNAUTHENTICATED", "UNIMPLEMENTED", "UNAVAILABLE"}
 
 
-def test_the_probe_can_reach_this_machine(outside: str) -> None:
+def test_the_probe_can_reach_this_machine(outside: OtherMachine) -> None:
     """Without it, closed ports could as well mean a broken cable."""
-    with socket.create_server((HOST_ADDRESS, 0)) as server:
+    with socket.create_server((outside.here, 0)) as server:
         port = int(server.getsockname()[1])
-        command = [
-            sys.executable,
-            "-c",
-            f"import socket; socket.create_connection(('{HOST_ADDRESS}', {port}), timeout=5)",
-        ]
-        subprocess.run(["ip", "netns", "exec", outside, *command], check=True)
+        connect = f"import socket; socket.create_connection(('{outside.here}', {port}), timeout=5)"
+        subprocess.run(outside.command(sys.executable, "-c", connect), check=True)
 
 
-def _probe(namespace: str, token: str, ports: list[int]) -> dict[int, dict[str, list[str] | str]]:
-    """What each port of this machine answers to a caller in the namespace."""
+def _probe(other: OtherMachine, token: str, ports: list[int]) -> dict[int, dict[str, list[str] | str]]:
+    """What each port of this machine answers to a caller on the other."""
     answer = subprocess.run(
-        ["ip", "netns", "exec", namespace, sys.executable, "-", HOST_ADDRESS, token, *map(str, ports)],
+        other.command(sys.executable, "-", other.here, token, *map(str, ports)),
         input=PROBE,
         capture_output=True,
         text=True,

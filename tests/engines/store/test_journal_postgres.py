@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from engines.store import Filter, NewRecord
 from engines.store.index_options import IndexOptions
 from engines.store.journal import SqlJournal
 from engines.store.pgvector import PgVectorJournal
+from tests.other_machine import OtherMachine, other_machine
 
 New = Callable[..., NewRecord]
 FACES = "face/default"
@@ -80,6 +82,81 @@ def test_while_the_server_is_away_every_call_says_so(
     finally:
         postgres.start()
     assert journal.append([new("b")]) == [2]
+
+
+TO_THE_SOCKET = """
+import asyncio, sys
+
+async def passed_on(reader, writer):
+    try:
+        while data := await reader.read(65536):
+            writer.write(data)
+    except ConnectionResetError:
+        pass
+    finally:
+        writer.close()
+
+async def joined(reader, writer):
+    inner = await asyncio.open_unix_connection(sys.argv[2])
+    await asyncio.gather(passed_on(reader, inner[1]), passed_on(inner[0], writer))
+
+async def main():
+    server = await asyncio.start_server(joined, sys.argv[1], 5432)
+    print("ready", flush=True)
+    await server.serve_forever()
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def elsewhere(postgres: Postgres, address: str) -> Iterator[tuple[OtherMachine, str]]:
+    """Another machine, and the URL at which the database answers there."""
+    with other_machine() as other:
+        words = other.command(
+            sys.executable, "-c", TO_THE_SOCKET, other.there, f"{postgres.directory}/.s.PGSQL.5432"
+        )
+        with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            yield other, f"postgresql://postgres@{other.there}/{make_url(address).database}"
+            process.kill()
+
+
+@pytest.mark.parametrize("opened", [SqlJournal, PgVectorJournal])
+def test_a_machine_that_vanishes_without_a_word(
+    elsewhere: tuple[OtherMachine, str],
+    address: str,
+    opened: type[SqlJournal],
+    new: New,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Connections at rest, a call that waits for its answer, and connections that are to be made."""
+    monkeypatch.setattr("engines.store.database.LOCK_TIMEOUT_S", 2)
+    other, url = elsewhere
+    engine = create_engine(address)
+    with closing(opened(url)) as journal, ThreadPoolExecutor(1) as pool, engine.connect() as holder:
+        assert journal.append([new("a")]) == [1]
+        monkeypatch.setattr("engines.store.database.LOCK_TIMEOUT_S", 600)  # of the server: it says nothing
+        holder.execute(text("SELECT position FROM head FOR UPDATE"))
+        waiting = pool.submit(journal.append, [new("b")])
+        while not stated(address, "SELECT pid::text FROM pg_locks WHERE NOT granted"):
+            assert not waiting.done()
+        with other.silent():
+            for attempt in (
+                waiting.result,
+                journal.head,
+                journal.spaces,
+                lambda: journal.delete(FACES, ["a"]),
+            ):
+                with pytest.raises(StoreUnavailable, match="no connection"):
+                    attempt()
+        holder.rollback()
+        assert journal.get(FACES, "a") is not None
+        journal.append([new("b")])
+        assert [one.id for one in journal.listed(FACES, Filter(), after=0, limit=9)] == ["a", "b"]
+        assert journal.verify() == []
+    engine.dispose()
 
 
 def test_writes_that_a_crash_interrupts_can_be_repeated(
