@@ -22,8 +22,8 @@ serve: setup
 
 test: setup
 	tests/setup.sh
-	# The tests of running services keep to one of the two processes, after the others: tests/conftest.py.
-	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder --cov --cov-report=term:skip-covered
+	# The tests of running services are one after the other in one of two processes: tests/conftest.py.
+	$(BIN)/pytest -n 2 --no-loadscope-reorder --cov --cov-report=term:skip-covered
 
 lint: setup
 	$(BIN)/ruff check .

@@ -18,6 +18,9 @@ from uuid import uuid4
 import numpy as np
 import pytest
 from sqlalchemy import create_engine, text
+from xdist.scheduler.loadscope import (  # type: ignore[import-untyped] # it ships without types
+    LoadScopeScheduling,
+)
 
 from deployments.store import StoreSpec, VectorStore
 from engines.errors import PresenceError
@@ -25,12 +28,16 @@ from engines.errors import PresenceError
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+class ServicesTogether(LoadScopeScheduling):  # type: ignore[misc] # of no known type
     """Where processes share the tests: one has all of running services, and modules stay whole."""
-    for item in items:
-        group = "service" if "service" in item.keywords else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.partition("::")[0]
+        return "service" if module.startswith("tests/service/") else module
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
+    return ServicesTogether(config, log)
 
 
 @pytest.fixture(scope="session")
