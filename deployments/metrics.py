@@ -1,6 +1,5 @@
 """Prometheus metrics of every model part, beside those that Serve itself exports."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from ray.serve.metrics import Counter, Histogram
@@ -22,19 +21,21 @@ class BatchMetrics:
         self._expired = Counter("presence_items_expired", "Items dropped past their deadline", tag_keys=keys)
         self._size = Histogram("presence_batch_size", "Items in a batch", boundaries=ITEMS, tag_keys=keys)
         self._wait = Histogram(
-            "presence_queue_wait_ms", "Time an item waited", boundaries=MILLISECONDS, tag_keys=keys
+            "presence_queue_wait_ms",
+            "Time that the first item of a batch waited",
+            boundaries=MILLISECONDS,
+            tag_keys=keys,
         )
         self._model = Histogram(
             "presence_model_ms", "Time a batch ran", boundaries=MILLISECONDS, tag_keys=keys
         )
 
-    def batch(self, size: int, waits_s: Sequence[float], model_s: float) -> None:
+    def batch(self, size: int, wait_s: float, model_s: float) -> None:
         """Records one batch."""
         self._items.inc(size, tags=self._tags)
         self._size.observe(size, tags=self._tags)
         self._model.observe(model_s * 1000, tags=self._tags)
-        for wait in waits_s:
-            self._wait.observe(wait * 1000, tags=self._tags)
+        self._wait.observe(wait_s * 1000, tags=self._tags)
 
     def expired(self, items: int) -> None:
         """Records items that were dropped."""

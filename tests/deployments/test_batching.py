@@ -35,9 +35,8 @@ class Observed:
         self.sizes: list[int] = []
         self.dropped = 0
 
-    def batch(self, size: int, waits_s: Sequence[float], model_s: float) -> None:
-        assert len(waits_s) == size
-        assert model_s >= 0
+    def batch(self, size: int, wait_s: float, model_s: float) -> None:
+        assert wait_s >= 0 <= model_s
         self.sizes.append(size)
 
     def expired(self, items: int) -> None:
@@ -112,6 +111,77 @@ async def test_expired_and_abandoned_items_never_reach_the_model() -> None:
         await expired
     assert gate.batches == [[1], [4]]
     assert observed.dropped == 1
+
+
+async def test_a_full_batch_follows_without_the_event_loop() -> None:
+    gate = Gate(shut=True)
+    batcher = Batcher(gate, max_size=2, wait_s=0)
+    first = asyncio.create_task(batcher.submit(1, LATER))
+    await entered(gate)
+    rest = [asyncio.create_task(batcher.submit(n, LATER)) for n in (2, 3, 4)]
+    await asyncio.sleep(0)
+    gate.go.set()
+    give_up = time.monotonic() + 10
+    while len(gate.batches) < 2 and time.monotonic() < give_up:
+        time.sleep(0.001)  # noqa: ASYNC251 - the loop is to be busy
+    assert gate.batches == [[1], [2, 3]]
+    assert await asyncio.gather(first, *rest) == [2, 4, 6, 8]
+    assert gate.batches == [[1], [2, 3], [4]]
+
+
+@pytest.mark.parametrize("gone", [(2,), (2, 3)])
+async def test_what_is_abandoned_while_its_batch_waits_never_reaches_the_model(gone: tuple[int, ...]) -> None:
+    gate = Gate(shut=True)
+    observed = Observed()
+    batcher = Batcher(gate, max_size=2, wait_s=0, observer=observed)
+    first = asyncio.create_task(batcher.submit(1, LATER))
+    await entered(gate)
+    batch = {n: asyncio.create_task(batcher.submit(n, LATER)) for n in (2, 3)}
+    await asyncio.sleep(0)
+    for number in gone:
+        batch[number].cancel()
+    await asyncio.sleep(0)
+    gate.go.set()
+    assert await first == 2
+    assert [await batch[n] for n in batch if n not in gone] == [2 * n for n in batch if n not in gone]
+    assert await batcher.submit(5, LATER) == 10
+    assert [n for each in gate.batches for n in each] == [1, *(n for n in batch if n not in gone), 5]
+    assert sum(observed.sizes) == 4 - len(gone)
+    assert observed.dropped == 0
+
+
+async def test_what_expires_while_its_batch_waits_never_reaches_the_model() -> None:
+    gate = Gate(shut=True)
+    observed = Observed()
+    batcher = Batcher(gate, max_size=2, wait_s=0, observer=observed)
+    first = asyncio.create_task(batcher.submit(1, LATER))
+    await entered(gate)
+    late = asyncio.create_task(batcher.submit(2, time.time() + 0.2))
+    wanted = asyncio.create_task(batcher.submit(3, LATER))
+    await asyncio.sleep(0.3)
+    gate.go.set()
+    assert (await first, await wanted) == (2, 6)
+    with pytest.raises(DeadlineExceeded):
+        await late
+    assert gate.batches == [[1], [3]]
+    assert observed.dropped == 1
+
+
+async def test_a_batch_that_crashes_while_others_wait() -> None:
+    """Every caller gets an answer, whichever batches stand behind."""
+    runs: list[list[int]] = []
+
+    def fragile(items: list[int]) -> Sequence[int]:
+        runs.append(items)
+        time.sleep(0.002)
+        return [10 // item for item in items]
+
+    batcher = Batcher(fragile, max_size=3, wait_s=0)
+    numbers = [number % 4 for number in range(60)]
+    outcomes = await asyncio.gather(*(batcher.submit(n, LATER) for n in numbers), return_exceptions=True)
+    for number, outcome in zip(numbers, outcomes, strict=True):
+        assert isinstance(outcome, ZeroDivisionError) if number == 0 else outcome == 10 // number
+    assert max(map(len, runs)) == 3
 
 
 async def test_probe_passes_the_queue_and_raises_what_is_wrong() -> None:
