@@ -95,7 +95,7 @@ class Batcher(Generic[In, Out]):
             await self.probe(item)
 
     async def probe(self, item: In) -> Out:
-        """Runs one item past the queue, after at most two batches that the model has: for health checks."""
+        """Runs one item past the queue, after what the model was given already: for health checks."""
         loop = asyncio.get_running_loop()
         outcome = (await loop.run_in_executor(self._executor, self._checked, [item]))[0]
         if isinstance(outcome, PresenceError):
@@ -118,6 +118,7 @@ class Batcher(Generic[In, Out]):
         self._is_starting = False
         if jobs := self._take():
             self._launch(jobs)
+            self._keep_busy()
 
     def _take(self) -> list[_Job[In, Out]]:
         """The next jobs that are still wanted, at most max_size; the expired ones are answered here."""
@@ -181,7 +182,10 @@ class Batcher(Generic[In, Out]):
                 job.future.set_result(outcome)
 
     def _checked(self, items: list[In]) -> Sequence[Out | PresenceError]:
-        outcomes = self._run(items)
+        try:
+            outcomes = self._run(items)
+        except StopIteration as error:  # no future can hold it
+            raise RuntimeError("the model raised StopIteration") from error
         if len(outcomes) != len(items):
             raise RuntimeError(f"the model took {len(items)} items and returned {len(outcomes)} outcomes")
         return outcomes

@@ -167,6 +167,31 @@ async def test_what_expires_while_its_batch_waits_never_reaches_the_model() -> N
     assert observed.dropped == 1
 
 
+async def test_a_burst_is_one_batch_behind_the_other() -> None:
+    gate = Gate(shut=True)
+    batcher = Batcher(gate, max_size=2, wait_s=0)
+    burst = [asyncio.create_task(batcher.submit(n, LATER)) for n in range(6)]
+    await entered(gate)
+    gate.go.set()
+    give_up = time.monotonic() + 10
+    while len(gate.batches) < 2 and time.monotonic() < give_up:
+        time.sleep(0.001)  # noqa: ASYNC251 - the loop is to be busy
+    assert gate.batches == [[0, 1], [2, 3]]
+    assert await asyncio.gather(*burst) == [2 * n for n in range(6)]
+    assert gate.batches == [[0, 1], [2, 3], [4, 5]]
+
+
+async def test_a_model_that_raises_what_no_future_holds() -> None:
+    def exhausted(items: list[int]) -> Sequence[int]:
+        return [next(iter([]))] if 13 in items else items
+
+    batcher = Batcher(exhausted, max_size=4, wait_s=0)
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            await batcher.submit(13, LATER)
+    assert await batcher.submit(1, LATER) == 1
+
+
 async def test_a_batch_that_crashes_while_others_wait() -> None:
     """Every caller gets an answer, whichever batches stand behind."""
     runs: list[list[int]] = []
