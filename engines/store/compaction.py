@@ -11,8 +11,8 @@ from engines.store.schema import HEAD, META, RECORDS
 
 TURN_EVERY_S = 0.2
 """How often a command looks whether another process has ended its upkeep."""
-AGAIN_S = 300.0
-"""How long a compaction that failed is not tried again by the upkeep of this process."""
+AGAIN_S = 3600.0
+"""How long the upkeep, of whichever process, does not try again after a compaction was begun."""
 
 
 class Compaction:
@@ -20,7 +20,6 @@ class Compaction:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._not_before = 0.0
 
     def now(self) -> None:
         """Raises as `SqlJournal.compact`."""
@@ -41,19 +40,19 @@ class Compaction:
 
     def when_due(self, every_s: float) -> None:
         """See `Journal.compact_when_due`; nothing while another process is at it. Raises as `now`."""
-        if self._database.is_sqlite or time.monotonic() < self._not_before:
+        if self._database.is_sqlite:
             return
         with self._database.taking_turns() as connection:
             if connection is not None and _is_due(connection, every_s):
-                self._not_before = time.monotonic() + AGAIN_S
+                connection.execute(update(META).values(compaction_began_at=time.time()))
                 self._rewrite(connection)
-                self._not_before = 0.0
 
     def _rewrite(self, connection: Connection) -> None:
         erased = connection.execute(select(HEAD)).one()
         rewrite_tables(connection, self._database.name, LOCK_TIMEOUT_S)
         connection.execute(
             update(META).values(
+                compaction_began_at=0.0,
                 compacted_at=time.time(),
                 compacted_position=erased.position,
                 compacted_revision=erased.revision,
@@ -62,8 +61,12 @@ class Compaction:
 
 
 def _is_due(connection: Connection, every_s: float) -> bool:
-    """Whether the tables were not rewritten for so long, and something was erased since."""
+    """Whether they were not rewritten for so long, something was erased since, and no attempt just failed."""
     erased = select(RECORDS.c.position).where(RECORDS.c.deleted_position > META.c.compacted_position)
     replaced = select(HEAD.c.position).where(HEAD.c.revision > META.c.compacted_revision)
-    due = select(META.c.compacted_at < time.time() - every_s, or_(erased.exists(), replaced.exists()))
+    due = select(
+        META.c.compacted_at < time.time() - every_s,
+        META.c.compaction_began_at < time.time() - AGAIN_S,
+        or_(erased.exists(), replaced.exists()),
+    )
     return all(connection.execute(due.select_from(META)).one())

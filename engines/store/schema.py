@@ -36,14 +36,15 @@ META = Table(
     TABLES,
     Column("schema_version", Integer, nullable=False),
     Column("identity", Text, nullable=False),
+    Column("compaction_began_at", Double, nullable=False, server_default="0"),
     Column("compacted_at", Double, nullable=False, server_default="0"),
     Column("compacted_position", POSITION, nullable=False, server_default="0"),
     Column("compacted_revision", POSITION, nullable=False, server_default="0"),
 )
 """One row. identity: random, made with the journal.
 
-compacted_*: when the tables were last rewritten, and up to where nothing that was erased is left in them. Of
-Postgres; SQLite erases at once.
+compacted_*: when the tables were last rewritten, and up to where nothing that was erased is left in them.
+compaction_began_at: of one that did not end well, else 0. Of Postgres; SQLite erases at once.
 """
 
 HEAD = Table(
@@ -197,6 +198,7 @@ def _note_compactions(connection: Connection) -> None:
     """A journal that was made just now does."""
     there = {column["name"] for column in inspect(connection).get_columns(META.name)}
     types = {
+        "compaction_began_at": "DOUBLE PRECISION",
         "compacted_at": "DOUBLE PRECISION",
         "compacted_position": "BIGINT",
         "compacted_revision": "BIGINT",

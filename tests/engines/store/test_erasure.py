@@ -212,6 +212,39 @@ def test_a_reader_of_what_was_deleted_is_waited_for(
     engine.dispose()
 
 
+def test_a_writer_in_another_database_is_waited_for(
+    postgres: Postgres, address: str, journal: SqlJournal, new: New, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What runs anywhere on the server bounds what a snapshot may see."""
+    monkeypatch.setattr("engines.store.compaction.LOCK_TIMEOUT_S", 0.3)
+    journal.append([new("a"), new("b")])
+    engine = create_engine(postgres.new_database())
+    with engine.connect() as other:
+        other.execute(text("SELECT pg_current_xact_id()"))
+        journal.delete(FACES, ["a"])
+        before = stated(address, TABLES)
+        with pytest.raises(StoreUnavailable, match="is being read"):
+            journal.compact()
+        assert stated(address, TABLES) == before
+    engine.dispose()
+    journal.compact()
+    assert not set(before) & set(stated(address, TABLES))
+
+
+def test_a_table_of_others_that_is_named_as_pgvectors_is_left_alone(
+    postgres: Postgres, address: str, new: New
+) -> None:
+    database = str(make_url(address).database)
+    postgres.execute("CREATE TABLE vectors (id INTEGER)", database=database)
+    theirs = "SELECT relfilenode FROM pg_class WHERE relname = 'vectors'"
+    before = stated(address, theirs)
+    with closing(SqlJournal(address)) as journal:
+        journal.append([new("a")])
+        journal.delete(FACES, ["a"])
+        journal.compact()
+    assert stated(address, theirs) == before
+
+
 def test_a_compaction_that_failed_is_tried_again(
     address: str, journal: SqlJournal, new: New, monkeypatch: pytest.MonkeyPatch
 ) -> None:
