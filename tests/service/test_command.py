@@ -48,12 +48,20 @@ def test_it_says_what_is_ready_and_ctrl_c_ends_all_of_it(
 def test_ctrl_c_while_it_loads_ends_it_without_a_word(tmp_path: Path, worked_s: float) -> None:
     """worked_s: how long a core had worked for it, the same point however busy the machine is."""
     log = tmp_path / "serve.log"
+    # What a shell starts in the background ignores Ctrl-C, and so does all that this starts.
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = start(["--models-dir", str(tmp_path)], free_port(), log, {"HOME": str(tmp_path)})
-    command = psutil.Process(process.pid)
-    while command.cpu_times().user < worked_s and process.poll() is None:
-        time.sleep(0.005)  # nothing announces how far it is
-    others = command.children(recursive=True)
-    os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(60) == 130
-    assert log.read_text() == ""
-    assert psutil.wait_procs(others, timeout=10)[1] == []
+    signal.signal(signal.SIGINT, inherited)
+    try:
+        command = psutil.Process(process.pid)
+        while command.cpu_times().user < worked_s and process.poll() is None:
+            time.sleep(0.005)  # nothing announces how far it is
+        others = command.children(recursive=True)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(60) == 130
+        assert log.read_text() == ""
+        assert psutil.wait_procs(others, timeout=10)[1] == []
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(60)
