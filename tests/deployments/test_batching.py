@@ -20,14 +20,22 @@ class Gate:
         self.batches: list[list[int]] = []
         self.entered = threading.Event()
         self.go = threading.Event()
+        self._changed = threading.Condition()
         if not shut:
             self.go.set()
 
     def __call__(self, items: list[int]) -> Sequence[int | PresenceError]:
-        self.batches.append(items)
+        with self._changed:
+            self.batches.append(items)
+            self._changed.notify_all()
         self.entered.set()
         assert self.go.wait(10)
         return [NotDecodable("thirteen") if item == 13 else item * 2 for item in items]
+
+    def wait_for_batches(self, count: int) -> None:
+        """Keeps the event loop busy until that many have begun."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.batches) >= count, 10)
 
 
 class Observed:
@@ -121,9 +129,7 @@ async def test_a_full_batch_follows_without_the_event_loop() -> None:
     rest = [asyncio.create_task(batcher.submit(n, LATER)) for n in (2, 3, 4)]
     await asyncio.sleep(0)
     gate.go.set()
-    give_up = time.monotonic() + 10
-    while len(gate.batches) < 2 and time.monotonic() < give_up:
-        time.sleep(0.001)  # noqa: ASYNC251 - the loop is to be busy
+    gate.wait_for_batches(2)
     assert gate.batches == [[1], [2, 3]]
     assert await asyncio.gather(first, *rest) == [2, 4, 6, 8]
     assert gate.batches == [[1], [2, 3], [4]]
@@ -173,9 +179,7 @@ async def test_a_burst_is_one_batch_behind_the_other() -> None:
     burst = [asyncio.create_task(batcher.submit(n, LATER)) for n in range(6)]
     await entered(gate)
     gate.go.set()
-    give_up = time.monotonic() + 10
-    while len(gate.batches) < 2 and time.monotonic() < give_up:
-        time.sleep(0.001)  # noqa: ASYNC251 - the loop is to be busy
+    gate.wait_for_batches(2)
     assert gate.batches == [[0, 1], [2, 3]]
     assert await asyncio.gather(*burst) == [2 * n for n in range(6)]
     assert gate.batches == [[0, 1], [2, 3], [4, 5]]
