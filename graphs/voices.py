@@ -15,12 +15,13 @@ from datetime import UTC, datetime
 import numpy as np
 
 from engines.audio import decode
-from engines.errors import InvalidInput, NotDecodable, TooLarge, UnknownRecord
+from engines.errors import InvalidInput, TooLarge, UnknownRecord
 from engines.store import Filter, NewRecord, Space, Stored
 from engines.tts.encoding import Encoder
 from engines.tts.formats import Target
 from engines.types import Audio
 from graphs.clients.store import Store
+from graphs.media import naming
 
 NAMESPACE = "voice-profiles"
 PROFILES, RECORDINGS = Space(NAMESPACE, "profile"), Space(NAMESPACE, "recording")
@@ -67,17 +68,27 @@ class VoiceLibrary:
     max_seconds: float = 120.0
 
     async def add(
-        self, clip: bytes, *, name: str, description: str, language: str, transcript: str, deadline: float
+        self,
+        clip: bytes,
+        *,
+        name: str,
+        description: str,
+        language: str,
+        transcript: str,
+        deadline: float,
+        source: str = "audio",
     ) -> Profile:
         """Keeps a recording as FLAC; it is durable when this returns.
 
-        clip: a file of sound, LEAST_SECONDS to max_seconds long. Raises InvalidInput, NotDecodable, TooLarge.
+        clip: a file of sound, LEAST_SECONDS to max_seconds long. source: the field that held it, for errors.
+        Raises InvalidInput, NotDecodable, TooLarge.
         """
         words = {"name": name, "description": description, "language": language, "transcript": transcript}
         words = {key: _checked(key, value.strip()) for key, value in words.items()}
         if not words["name"]:
-            raise InvalidInput("name is required")
-        audio = await asyncio.to_thread(self._heard, clip)
+            raise InvalidInput("name is required", "name")
+        with naming(source):
+            audio = await asyncio.to_thread(self._heard, clip)
         if (await self._page(0, 1, deadline))[1] >= self.most:
             raise TooLarge(f"the library holds {self.most} voices already; delete one")
         recording = await asyncio.to_thread(_encoded, audio)
@@ -121,12 +132,9 @@ class VoiceLibrary:
             raise UnknownRecord(f'no voice profile has the id "{profile_id}"')
 
     def _heard(self, clip: bytes) -> Audio:
-        try:
-            audio = decode(clip, RATE, self.max_seconds)
-        except (NotDecodable, TooLarge) as error:
-            raise type(error)(f"audio: {error.message}") from None
+        audio = decode(clip, RATE, self.max_seconds)
         if audio.seconds < LEAST_SECONDS:
-            raise InvalidInput(f"audio: {audio.seconds:.2f} seconds; at least {LEAST_SECONDS:g} are needed")
+            raise InvalidInput(f"{audio.seconds:.2f} seconds; at least {LEAST_SECONDS:g} are needed")
         return audio
 
     async def _page(self, after: int, limit: int, deadline: float) -> tuple[Sequence[Stored], int]:
@@ -141,7 +149,7 @@ def profile_id(voice: str) -> str | None:
 
 def _checked(key: str, value: str) -> str:
     if len(value) > LENGTHS[key]:
-        raise InvalidInput(f"{key}: at most {LENGTHS[key]} characters")
+        raise InvalidInput(f"{key}: at most {LENGTHS[key]} characters", key)
     return value
 
 

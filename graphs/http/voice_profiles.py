@@ -60,9 +60,11 @@ async def listed(library: Library, deadline: Deadline) -> ProfileList:
 )
 async def add(request: Request, library: Library, media: Media, deadline: Deadline) -> ProfileCard:
     """Keeps a recording, from JSON or from a form (multipart/form-data) with the file in `audio`."""
-    told, clip = await _received(request, media)
+    told, clip, source = await _received(request, media)
     if not told.consent_confirmed:
-        raise InvalidInput("consent_confirmed: the speaker's consent to be imitated must be confirmed")
+        raise InvalidInput(
+            "consent_confirmed: the speaker's consent to be imitated must be confirmed", "consent_confirmed"
+        )
     profile = await library.add(
         clip,
         name=told.name,
@@ -70,6 +72,7 @@ async def add(request: Request, library: Library, media: Media, deadline: Deadli
         language=told.language,
         transcript=told.transcript,
         deadline=deadline,
+        source=source,
     )
     return ProfileCard.of(profile)
 
@@ -103,21 +106,22 @@ async def delete(profile_id: str, library: Library, deadline: Deadline) -> None:
     await library.delete(profile_id, deadline)
 
 
-async def _received(request: Request, media: MediaReader) -> tuple[NewProfile, bytes]:
+async def _received(request: Request, media: MediaReader) -> tuple[NewProfile, bytes, str]:
+    """What is told of the voice, its recording, and the field that held it."""
     try:
         if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-            return await _form(request)
+            return *await _form(request), "audio"
         told = NewProfile.model_validate_json(await request.body())
     except ValidationError as error:
         raise InvalidInput(explain(error)) from None
-    return told, await media.read(f"data:;base64,{told.audio_base64}", "audio_base64")
+    return told, await media.read(f"data:;base64,{told.audio_base64}", "audio_base64"), "audio_base64"
 
 
 async def _form(request: Request) -> tuple[NewProfile, bytes]:
     async with request.form(max_files=1, max_fields=len(FIELDS) + 3) as form:
         file = form.get("audio")
         if not isinstance(file, UploadFile):
-            raise InvalidInput("audio: a file is required")
+            raise InvalidInput("audio: a file is required", "audio")
         fields = {key: form[key] for key in FIELDS if isinstance(form.get(key), str)}
         return NewProfile.model_validate({**fields, "audio_base64": ""}), await file.read()
 

@@ -253,6 +253,34 @@ def test_a_voice_of_the_library_is_kept(client: httpx.Client, tone: Callable[...
     assert client.get(f"{path}/audio").status_code == 404
 
 
+@pytest.mark.parametrize(
+    ("told", "length_s", "status", "param"),
+    [
+        ({}, 2.0, 400, "consent_confirmed"),
+        ({"consent_confirmed": "true", "name": " "}, 2.0, 400, "name"),
+        ({"consent_confirmed": "true"}, 0.2, 400, "audio"),
+        ({"consent_confirmed": "true"}, 0.0, 415, "audio"),
+    ],
+)
+def test_a_refused_voice_names_the_field(
+    client: httpx.Client,
+    tone: Callable[..., bytes],
+    told: dict[str, str],
+    length_s: float,
+    status: int,
+    param: str,
+) -> None:
+    clip = tone(330, length_s)
+    told = {"name": "Ada"} | told
+    body = told | {"audio_base64": base64.b64encode(clip).decode()}
+    by_form = client.post("/api/voice-profiles", data=told, files={"audio": ("me.wav", clip)})
+    by_json = client.post("/api/voice-profiles", json=body)
+    for answer, field in ((by_form, param), (by_json, param.replace("audio", "audio_base64"))):
+        error = answer.json()["error"]
+        assert (answer.status_code, error["param"]) == (status, field)
+        assert field in error["message"]
+
+
 def test_the_metrics_tell_what_was_spoken(client: httpx.Client, usual_s: float) -> None:
     for _ in range(100):
         if counter(client, "audio_seconds") >= usual_s:
