@@ -68,6 +68,12 @@ def modules() -> list[str]:
     ]
 
 
+def test_what_crosses_between_replicas_loads_no_ffmpeg() -> None:
+    loaded = python("import sys, deployments.messages; print('\\n'.join(sys.modules))").stdout.split()
+    assert "deployments.messages" in loaded
+    assert not {"av", *HEAVY} & set(loaded)
+
+
 @pytest.mark.parametrize("module", ["graphs.app", "graphs.cli"])
 def test_the_builder_and_the_command_load_no_model_library(module: str) -> None:
     loaded = python(f"import sys, {module}; print('\\n'.join(sys.modules))").stdout.split()

@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 
-from engines.audio import LEAST_RATE
 from engines.errors import InvalidInput
 
-MOST_RATE = 192_000
-"""Samples a second of formats that take any rate."""
+LEAST_RATE, MOST_RATE = 4_000, 192_000
+"""Samples a second of formats that take any rate; `engines.audio` reads all of them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from engines.audio import decode
 from engines.errors import InvalidInput
 from engines.tts.encoding import Encoder
-from engines.tts.formats import FORMATS, Target
+from engines.tts.formats import FORMATS, LEAST_RATE, MOST_RATE, Target
 from engines.types import Audio
 
 HEADERLESS = {"pcm": "s16le", "ulaw": "mulaw", "alaw": "alaw"}
@@ -116,6 +116,14 @@ def test_a_sample_rate_is_given(name: str, rate: int) -> None:
     audio = decoded(name, parts[-1], rate)
     assert made == audio.rate == rate
     assert audio.seconds == pytest.approx(2.0, abs=0.3 if name == "aac" else 0.001)
+    assert pitch(audio) == pytest.approx(440, abs=2)
+
+
+@pytest.mark.parametrize("rate", [LEAST_RATE, MOST_RATE])
+def test_the_least_and_the_most_rate_can_be_read_again(rate: int) -> None:
+    parts, made = encoded(Target("wav", rate), 24_000, tone(24_000), whole=True)
+    audio = decoded("wav", b"".join(parts), made)
+    assert audio.rate == made == rate
     assert pitch(audio) == pytest.approx(440, abs=2)
 
 
