@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 
 from engines.errors import ConfigurationError
-from graphs import cli_models, cli_store, ray_runtime
+from graphs import cli_models, cli_store, haproxy, ray_runtime
 from graphs.cli_calibrate import calibrate
 from graphs.serve_config import APPLICATION, application_args, read_config
 from graphs.settings import AppArgs
@@ -107,7 +107,8 @@ def run(data: dict[str, Any], arguments: AppArgs) -> None:
     http = data["http_options"]
     refuse_taken_port(http["host"], http["port"])
     with tempfile.TemporaryDirectory(prefix="presence-") as directory:
-        ray_runtime.protect_token()
+        ray_runtime.protect_token(Path(path) if (path := os.environ.get("RAY_AUTH_TOKEN_PATH")) else None)
+        haproxy.tell_front(Path(directory), http["host"])
         os.environ.update(ray_runtime.environment(port=http["port"], directory=Path(directory)))
         from graphs.app import app  # noqa: PLC0415 - Ray reads its environment when it is imported
 
@@ -128,7 +129,7 @@ def _start(data: dict[str, Any], application: Any, directory: Path) -> None:
     try:
         ray_serve.start(
             proxy_location=data.get("proxy_location"),
-            http_options=http,
+            http_options={**http, "host": "127.0.0.1"},  # of the gateways; haproxy.py has that of the front
             logging_config=data.get("logging_config"),
         )
         target = ray_serve.RunTarget(application, name=APPLICATION, route_prefix="/")

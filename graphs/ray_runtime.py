@@ -86,7 +86,7 @@ def _serve(port: int) -> dict[str, str]:
 def _haproxy(directory: Path) -> dict[str, str]:
     fallback, statistics, metrics = free_ports(OWN_PORTS, 3)
     return {
-        # Statistics, metrics and the administration socket stay private (graphs/haproxy_loopback.py).
+        # Statistics, metrics and the administration socket stay private (graphs/haproxy.py).
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(Path(sys.executable).with_name("presence-haproxy")),
         # Free ports rather than fixed ones, so that two services can run on one machine.
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),

@@ -1,7 +1,8 @@
-"""A web server with faults and a small disk, for the tests of downloads and installations."""
+"""A web server with faults, a small disk, and the longest directory that HAProxy can use."""
 
 import os
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from graphs import ray_runtime
 
 
 @dataclass
@@ -122,3 +125,15 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("this system does not let root mount a tmpfs")
     yield path
     subprocess.run(["umount", str(path)], check=True)
+
+
+@pytest.fixture
+def longest_directory() -> Iterator[Path]:
+    """A directory whose path is as long as is allowed."""
+    with tempfile.TemporaryDirectory(prefix="p") as parent:
+        padding = ray_runtime.MAX_DIRECTORY_LENGTH - len(parent) - 1
+        if padding < 1:
+            pytest.skip("TMPDIR is longer than the run's directory may be")
+        path = Path(parent) / ("d" * padding)
+        path.mkdir()
+        yield path

