@@ -1,11 +1,11 @@
-# presence: set up, serve, test, lint, bench. Every target sets up what it needs.
+# presence: set up, serve, test, lint, bench. Every target sets up what it needs; `make gpu` once for GPUs.
 SHELL := /bin/bash
 PYTHON ?= python3
 PORT ?= 8080
 CONFIG ?= config/local.yaml
 BIN := .venv/bin
 
-.PHONY: setup serve test lint bench clean
+.PHONY: setup gpu serve test lint bench clean
 
 setup: .venv/ready
 
@@ -16,6 +16,12 @@ setup: .venv/ready
 	# Only its weights are wanted: what it depends on needs a compiler, and is never imported.
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt --no-deps resemblyzer
 	touch $@
+
+# onnxruntime and onnxruntime-gpu are the same module: one replaces the other, in the same version.
+gpu: setup
+	$(BIN)/uv pip uninstall --quiet --python $(BIN)/python onnxruntime onnxruntime-gpu
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt \
+	  "onnxruntime-gpu[cuda,cudnn]$$(sed -n 's/^onnxruntime==/==/p' constraints.txt)"
 
 serve: setup
 	$(BIN)/presence serve --config $(CONFIG) --port $(PORT)

@@ -30,12 +30,15 @@ def session(path: Path, runtime: Runtime) -> ort.InferenceSession:
     was given and is not used: a silent fall back to the CPU would waste it.
     Source: https://onnxruntime.ai/docs/execution-providers/
     """
+    chosen = providers(runtime)
+    if runtime.cuda:
+        ort.preload_dlls()  # of the nvidia packages; the loader does not look there by itself
     options = ort.SessionOptions()
     options.intra_op_num_threads = runtime.threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
-        made = ort.InferenceSession(str(path), options, providers=providers(runtime))
+        made = ort.InferenceSession(str(path), options, providers=chosen)
     except (Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, NoSuchFile) as error:
         raise ConfigurationError(
             f"{path} is not a readable ONNX file; install the model again ({error})"

@@ -1,15 +1,34 @@
 """What every model part does inside its replica: warm-up, health, live settings, errors as values."""
 
 import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from deployments.replica import BatchedReplica, runtime
 from engines.errors import DeadlineExceeded, NotDecodable, PresenceError
 from engines.types import Runtime
+from graphs import ray_runtime
+
+WITH_RAY = """
+import json, sys
+from pathlib import Path
+import ray
+from deployments.replica import runtime
+from graphs import ray_runtime
+
+ray.init(**ray_runtime.init_options(directory=Path(sys.argv[1])), num_cpus=1, num_gpus=1)
+given = {share: ray.remote(runtime).options(num_cpus=0, num_gpus=share).remote(2) for share in (0, 0.1)}
+print(json.dumps({share: [ray.get(one).threads, ray.get(one).cuda] for share, one in given.items()}))
+"""
 
 
 def later() -> float:
@@ -130,3 +149,20 @@ async def test_reconfigure_sets_the_batch_size_while_running() -> None:
 
 def test_without_ray_the_runtime_is_the_cpu() -> None:
     assert runtime(3) == Runtime(threads=3, cuda=False)
+
+
+def test_with_ray_a_replica_uses_the_gpu_that_was_booked_for_it() -> None:
+    """A Ray that takes one GPU for granted; whether there is one is the model's to find out."""
+    with tempfile.TemporaryDirectory(prefix="p") as directory:
+        ray_runtime.protect_token(Path(directory) / ".ray" / "auth_token")
+        told = ray_runtime.environment(port=8080, directory=Path(directory))
+        answer = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", WITH_RAY, directory],
+            env={**os.environ, **told, "HOME": directory},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+    assert answer.returncode == 0, answer.stderr
+    assert json.loads(answer.stdout) == {"0": [2, False], "0.1": [2, True]}

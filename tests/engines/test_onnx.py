@@ -42,6 +42,49 @@ def test_a_gpu_that_cannot_be_used_is_no_silent_fall_back(tmp_path: Path) -> Non
         onnx.session(doubling(tmp_path / "net.onnx", "n"), Runtime(cuda=True))
 
 
+class Cuda:
+    """An ONNX Runtime that has CUDA, and a session that says which providers it came up with."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, come_up: list[str]) -> None:
+        self.preloaded = False
+        self.asked: list[object] = []
+        self._come_up = come_up
+        monkeypatch.setattr(ort, "get_available_providers", lambda: [onnx.CUDA, onnx.CPU])
+        monkeypatch.setattr(ort, "preload_dlls", self._preload)
+        monkeypatch.setattr(ort, "InferenceSession", self._session)
+
+    def _preload(self) -> None:
+        self.preloaded = True
+
+    def _session(self, path: str, options: object, *, providers: list[object]) -> "Cuda":  # noqa: ARG002 - ORT's own
+        assert self.preloaded
+        self.asked = providers
+        return self
+
+    def get_providers(self) -> list[str]:
+        return self._come_up
+
+
+def test_a_replica_with_a_gpu_asks_for_cuda_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = Cuda(monkeypatch, [onnx.CUDA, onnx.CPU])
+    assert onnx.session(tmp_path / "net.onnx", Runtime(cuda=True)) is cuda
+    assert cuda.asked == [(onnx.CUDA, onnx.CUDA_OPTIONS), onnx.CPU]
+
+
+def test_a_replica_without_one_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [onnx.CUDA, onnx.CPU])
+    made = onnx.session(doubling(tmp_path / "net.onnx", "n"), Runtime(cuda=False))
+    assert made.get_providers() == [onnx.CPU]
+
+
+def test_cuda_that_does_not_come_up_is_no_silent_fall_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Cuda(monkeypatch, [onnx.CPU])
+    with pytest.raises(RuntimeError, match="CUDA could not be started"):
+        onnx.session(tmp_path / "net.onnx", Runtime(cuda=True))
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not CUDA_HERE, reason="this onnxruntime has no CUDA")
 def test_a_session_on_the_gpu_answers_the_same(tmp_path: Path) -> None:
