@@ -31,6 +31,8 @@ def app(args: AppArgs) -> Application:
     speaking = Speaking(found, {"coqui": os.environ.get("COQUI_LANGUAGE", "")})
     wirings = _wirings(models, models_dir, args, speaking)
     keys = load_keys(args.gateway.api_keys_file, os.environ.get("PRESENCE_API_KEYS"))
+    if args.gateway.require_keys and not keys:
+        raise ConfigurationError("gateway.require_keys: set gateway.api_keys_file or PRESENCE_API_KEYS")
     gateway = serve.deployment(
         name="Gateway",
         num_replicas=args.gateway.num_replicas,

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from ray.serve.schema import HTTPOptionsSchema, ServeApplicationSchema, ServeDeploySchema
 
+from engines.voice.attributes import EMOTION_MODEL
 from graphs import ray_runtime
 from graphs.settings import AppArgs
 
@@ -154,19 +155,26 @@ def test_the_head_serves_nothing_and_may_die(cluster: dict[str, Any]) -> None:
     )
 
 
+OF_ONE_MACHINE = (
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER",
+    "RAY_AUTH_MODE",
+    "RAY_SERVE_HAPROXY_",
+    "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT",
+    "RAY_SERVE_DIRECT_INGRESS_",
+)
+"""What a cluster has of its own: tokens by authOptions, addresses, ports, paths, time to drain."""
+
+
 def test_head_and_workers_run_with_the_variables_of_presence_serve(cluster: dict[str, Any]) -> None:
     told = manifest("ConfigMap", "presence-ray")["data"]
     single = ray_runtime.environment(port=8080, directory=Path("/run/presence"))
 
-    for name in (
-        "RAY_SERVE_ENABLE_HA_PROXY",
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED",
-        "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE",
-        "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH",
-        "RAY_worker_niceness",
-        "RAY_USAGE_STATS_ENABLED",
-    ):
-        assert told[name] == single[name]
+    shared = {name for name in single if not name.startswith(OF_ONE_MACHINE)}
+    assert {name: told[name] for name in shared} == {name: single[name] for name in shared}
+    wrapper = Path(told["RAY_SERVE_HAPROXY_BINARY_PATH"])
+    image = (ROOT / "cluster" / "Dockerfile").read_text(encoding="utf-8")
+    assert f"ENV PATH={wrapper.parent}:" in image
+    assert wrapper.name == Path(single["RAY_SERVE_HAPROXY_BINARY_PATH"]).name
     for template in pod_templates(cluster):
         (container,) = template["spec"]["containers"]
         assert container["envFrom"] == [{"configMapRef": {"name": "presence-ray"}}]
@@ -205,6 +213,23 @@ def test_no_container_is_root_or_can_become_it(cluster: dict[str, Any]) -> None:
         for container in pod["spec"]["containers"]:
             assert container["securityContext"]["allowPrivilegeEscalation"] is False
             assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_the_models_job_brings_what_pods_cannot_fetch(cluster: dict[str, Any]) -> None:
+    data = yaml.safe_load((ROOT / "config" / "gpu.yaml").read_text(encoding="utf-8"))
+    (voice,) = (
+        model for model in data["applications"][0]["args"]["models"] if "encoder" in model["deployment"]
+    )
+    assert "attributes" in voice["deployment"]
+    assert not any("emotion_model" in option for option in voice.get("options", []))
+    for template in pod_templates(cluster):
+        (mount,) = (
+            one for one in template["spec"]["containers"][0]["volumeMounts"] if one["name"] == "models"
+        )
+        assert (mount["mountPath"], mount["readOnly"]) == ("/models", True)
+    (job,) = manifest("Job", "presence-models")["spec"]["template"]["spec"]["containers"]
+    lines = [shlex.split(line) for line in job["command"][-1].splitlines() if not line.startswith("#")]
+    assert ["hf", "download", EMOTION_MODEL, "--local-dir", f"/models/{EMOTION_MODEL}"] in lines
 
 
 def test_every_volume_claim_and_config_map_exists(cluster: dict[str, Any]) -> None:

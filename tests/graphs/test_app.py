@@ -237,6 +237,16 @@ def test_a_key_file_that_is_not_there_stops_the_start(tmp_path: Path) -> None:
         app(args(tmp_path, gateway={"api_keys_file": tmp_path / "absent"}))
 
 
+def test_where_keys_are_required_nothing_starts_without_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    required = args(tmp_path, gateway={"require_keys": True})
+    with pytest.raises(ConfigurationError, match=r"require_keys.*PRESENCE_API_KEYS"):
+        app(required)
+    monkeypatch.setenv("PRESENCE_API_KEYS", "one")
+    assert bound(app(required)).init_args[4] == {"one"}
+
+
 def test_serve_can_check_the_arguments() -> None:
     """Serve turns the `args` of a config into the annotated type, when the annotation is a real one."""
     (parameter,) = inspect.signature(app).parameters.values()
