@@ -96,7 +96,7 @@ def install(
     """Download a model, check it and put it into place."""
     with _told():
         entry = _entry(name, gallery.load(gallery_path))
-        accepted = accept_license or _confirmed(entry)
+        accepted = _accepted(entry, accept_license)
         with _Bars() if console.is_terminal else _Lines() as report:
             path = models.install(entry, models_dir, mirror=mirror, accept_license=accepted, report=report)
     typer.echo(f"{name} is installed: {path}")
@@ -165,12 +165,12 @@ def _entry(name: str, entries: dict[str, Entry]) -> Entry:
     return entries[name]
 
 
-def _confirmed(entry: Entry) -> bool:
-    """Asks for a licence that allows no commercial use, where somebody can answer."""
-    if entry.commercial or not sys.stdin.isatty():
-        return False
+def _accepted(entry: Entry, given: bool) -> bool:
+    """Tells a licence that allows no commercial use; unless it was given, asks where somebody can answer."""
+    if entry.commercial:
+        return given
     typer.echo(f"The licence of {entry.name}, {entry.license}, allows no commercial use.", err=True)
-    return typer.confirm("Do you accept it?", err=True)
+    return given or (sys.stdin.isatty() and typer.confirm("Do you accept it?", err=True))
 
 
 def _shown(name: str, models_dir: Path, gallery_path: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ Role = Literal["detector", "recognizer", "attributes", "liveness", "encoder", "s
 
 LOCALAI_KEYS_WITHOUT_EFFECT = frozenset(
     {"backend_options", "batch", "context_size", "cuda", "cutstrings", "debug", "description",
-     "diffusers", "disabled", "download_files", "embeddings", "f16", "feature_flags", "flash_attention",
+     "diffusers", "download_files", "embeddings", "f16", "feature_flags", "flash_attention",
      "function", "gpu_layers", "grammar", "grpc", "icon", "last_checked", "low_vram", "main_gpu",
      "mirostat", "mmap", "mmlock", "mmproj", "no_mulmatq", "numa", "pinned", "prompt_cache_path",
      "reranking", "roles", "rope_scaling", "seed", "size", "step", "stopwords", "system_prompt", "tags",
@@ -143,6 +143,7 @@ class ModelFile(Settings):
     tts: Speaking = Field(Speaking(), description="text to speech: the voice")
     files: tuple[WeightFile, ...] = Field((), description="files the gallery installed")
     license: str = Field("", description="licence of the weights")
+    disabled: bool = Field(False, description="LocalAI's: the model is not served, as if it were not there")
     fused: bool = Field(
         False, description="all parts in one replica, sized by deployment.detector: one hop less a request"
     )
@@ -200,6 +201,7 @@ class Gateway(Settings):
     deadline_s: float = Field(30.0, gt=0, description="answer a request within this time, else 504")
     cors_origins: tuple[str, ...] = Field((), description="origins that browsers may call from; * for all")
     api_keys_file: Path | None = Field(None, description="file of API keys, one a line")
+    require_keys: bool = Field(False, description="refuse to start without an API key")
 
 
 class Media(Settings):
@@ -369,7 +371,8 @@ def explain(error: ValidationError) -> str:
 def all_models(args: AppArgs, models_dir: Path) -> tuple[ModelFile, ...]:
     """Models of the config, then those of the models directory by file name.
 
-    A model of the config replaces an installed one of its name: the config adds what Ray gives it.
+    A model of the config replaces an installed one of its name: the config adds what Ray gives it, or
+    disables it. Disabled models are left out.
     Raises ConfigurationError for a name that two models of one of these places share.
     """
     paths = sorted([*models_dir.glob("*.yaml"), *models_dir.glob("*.yml")])
@@ -380,7 +383,8 @@ def all_models(args: AppArgs, models_dir: Path) -> tuple[ModelFile, ...]:
     for model in installed:
         if model.name in written:
             logger.info("model %s of the config replaces the installed one", model.name)
-    return (*args.models, *(model for model in installed if model.name not in written))
+    named = (*args.models, *(model for model in installed if model.name not in written))
+    return tuple(model for model in named if not model.disabled)
 
 
 def _refuse_duplicates(models: Iterable[ModelFile]) -> None:

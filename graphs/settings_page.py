@@ -13,6 +13,7 @@ from engines.face.minifasnet import MiniFasNet
 from engines.voice.attributes import AttributeHeads
 from graphs.nulls import NullsAbsent
 from graphs.settings import AppArgs, ModelFile, Replicas
+from graphs.wiring.face import SELECTION_OPTION
 
 HEAD = """# Settings
 
@@ -37,7 +38,7 @@ def _engines() -> Iterator[str]:
     """The options of each engine, and those that all engines of a kind share."""
     yield "## Options of engines\n\nWith their defaults behind the semicolon, where there are any.\n"
     shared = {
-        "face": {**MiniFasNet.known_options, **Expression.known_options},
+        "face": {**SELECTION_OPTION, **MiniFasNet.known_options, **Expression.known_options},
         "voice": AttributeHeads.known_options,
         "tts": {},
     }

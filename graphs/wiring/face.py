@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from engines.face.model import FaceModel
 
 SELECTIONS: dict[str, Selection] = {"largest": "largest", "score": "score"}
+SELECTION_OPTION = {"face_selection": "which face of several is meant, largest or score; largest"}
+"""The option that chooses among them, with its description."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ def describe(model: ModelFile, models_dir: Path, media: Media) -> FaceWiring:
 
 def engine_options(model: ModelFile, models_dir: Path) -> EngineOptions:
     """What the engine reads of the model file."""
-    ours = {key: value for key, value in model.options.items() if key not in ("engine", "face_selection")}
+    ours = {key: value for key, value in model.options.items() if key not in {"engine", *SELECTION_OPTION}}
     return EngineOptions(model.parameters.model, ours, models_dir)
 
 

@@ -129,7 +129,10 @@ def test_a_licence_is_named_and_must_be_accepted(run: Run, tmp_path: Path) -> No
     assert "research-only-1.0" in message
     assert "--accept-license" in message
     assert not (tmp_path / "models").exists()
-    assert said(run("install", "research", "--accept-license"))[0].startswith("research is installed")
+    told = run("install", "research", "--accept-license")
+    assert said(told)[0].startswith("research is installed")
+    assert "The licence of research, research-only-1.0, allows no commercial use." in told.stderr
+    assert "licence" not in run("install", "free").stderr
 
 
 def test_a_mirror_is_the_only_source(run: Run, tmp_path: Path) -> None:

@@ -23,3 +23,7 @@ def test_every_setting_has_a_row_that_says_what_it_is() -> None:
             inner = field.annotation
             if not (isinstance(inner, type) and issubclass(inner, NullsAbsent)) or inner is Replicas:
                 assert re.search(rf"^\| `{name}` \| .* \| \S.* \|$", told, re.MULTILINE), name
+
+
+def test_options_that_no_engine_reads_have_rows_too() -> None:
+    assert re.search(r"^\| `face_selection` \| .*largest.* \|$", page(), re.MULTILINE)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field
 
 from engines.types import Box
-from graphs.http.wire.registrations import Enrolment, ModelRequest, Probe, Threshold
+from graphs.http.wire.registrations import Age, Enrolment, ModelRequest, Probe, Threshold
 
 Picture = Annotated[str, Field(description="URL, data URI or base64 of a picture")]
 
@@ -65,7 +65,7 @@ class FaceReport(BaseModel):
 
     region: Region
     face_confidence: float = Field(description="the detector's score, 0..1")
-    age: float | None = None
+    age: Age = None
     dominant_gender: str | None = None
     gender: dict[str, float] | None = None
     dominant_emotion: str | None = None

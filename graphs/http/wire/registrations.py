@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, Field, StringConstraints
 
 from graphs.nulls import NullsAbsent
 from graphs.store import Identification, Registration
@@ -28,6 +28,10 @@ Threshold = Annotated[
 ]
 Model = Annotated[
     str | None, Field(description="model name; absent: the first model of the kind", max_length=128)
+]
+
+Age = Annotated[
+    float | None, BeforeValidator(lambda years: years or None), Field(description="years; 0 is left out")
 ]
 
 

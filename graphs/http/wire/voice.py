@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from graphs.http.wire.registrations import Enrolment, ModelRequest, Probe, Threshold
+from graphs.http.wire.registrations import Age, Enrolment, ModelRequest, Probe, Threshold
 
 Clip = Annotated[str, Field(description="URL, data URI or base64 of a file of sound")]
 
@@ -46,7 +46,7 @@ class VoiceSegment(BaseModel):
 
     start: float = Field(description="seconds")
     end: float = Field(description="seconds")
-    age: float | None = Field(None, description="years")
+    age: Age = None
     dominant_gender: str | None = None
     gender: dict[str, float] | None = Field(None, description="probability of each label")
     dominant_emotion: str | None = None
