@@ -121,6 +121,7 @@ def _detect(detector: Detector, image: Image, enlarge: int | None) -> list[Face]
             face,
             box=Box(face.box.x / factor, face.box.y / factor, face.box.w / factor, face.box.h / factor),
             landmarks=(face.landmarks / factor).astype(np.float32),
+            drawn=None,
         )
         for face in detector.detect(np.asarray(large, np.uint8))
     ]

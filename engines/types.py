@@ -54,11 +54,18 @@ class Face:
 
     box: inside the picture. score: the detector's confidence, 0..1.
     landmarks: shape (n, 2), pixels, in the order that the engine's own aligner expects.
+    drawn: the box as the detector drew it, which may reach beyond the picture; None: it is `box`.
     """
 
     box: Box
     score: float
     landmarks: NDArray[np.float32] = field(repr=False)
+    drawn: Box | None = None
+
+    @property
+    def outline(self) -> Box:
+        """The whole face, also where the picture cuts it: crops are centred on this."""
+        return self.drawn or self.box
 
 
 @dataclass(frozen=True, slots=True)

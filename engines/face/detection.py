@@ -38,7 +38,8 @@ def faces(
     found = []
     for i in np.argsort(-scores, kind="stable"):
         left, top, right, bottom = (float(value) for value in full[i])
-        box = Box(left, top, right - left, bottom - top).clip(*picture)
+        drawn = Box(left, top, right - left, bottom - top)
+        box = drawn.clip(*picture)
         if box.area > 0:
-            found.append(Face(box, min(float(scores[i]), 1.0), landmarks[i]))
+            found.append(Face(box, min(float(scores[i]), 1.0), landmarks[i], drawn))
     return found

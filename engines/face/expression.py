@@ -47,7 +47,7 @@ class Expression:
 
     def crops(self, image: Image, face: Face) -> tuple[Image, ...]:
         """The square around the face, 64x64; none where the network is not configured."""
-        return (square_crop(image, face.box, SIDE, MARGIN),) if self.available else ()
+        return (square_crop(image, face.outline, SIDE, MARGIN),) if self.available else ()
 
     def load(self, runtime: Runtime) -> Attributes:
         """The network, loaded. Raises NothingComputable where it is not configured."""

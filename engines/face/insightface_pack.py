@@ -95,7 +95,7 @@ class InsightfacePack:
 
     def attribute_crops(self, image: Image, face: Face) -> tuple[Image, ...]:
         """96x96 pixels around the face, one and a half times its longer side."""
-        return (square_crop(image, face.box, 96, 1.5),) if self.has_attributes else ()
+        return (square_crop(image, face.outline, 96, 1.5),) if self.has_attributes else ()
 
 
 def _pack_name(model: str) -> str:

@@ -59,7 +59,7 @@ class MiniFasNet:
 
     def crops(self, image: Image, face: Face) -> tuple[Image, ...]:
         """What each network looks at, 80x80."""
-        return tuple(scaled_crop(image, face.box, network.scale) for network in self._networks)
+        return tuple(scaled_crop(image, face.outline, network.scale) for network in self._networks)
 
     def load(self, runtime: Runtime) -> Liveness:
         """The networks, loaded. Raises LivenessUnavailable where none is configured."""

@@ -209,6 +209,28 @@ def test_the_attribute_crop_is_that_of_the_library(
         assert np.abs(crop.astype(int) - expected).max() <= 2
 
 
+def test_the_attribute_crop_of_a_cut_face_is_that_of_the_library(
+    mini: InsightfacePack, detector: Scrfd, group: Image, people: list[Face]
+) -> None:
+    """The library crops around the box that the network drew, wherever the picture ends."""
+    from insightface.utils import face_align  # noqa: PLC0415 - takes over a second
+
+    third = people[2].box
+    cut = group[:, int(third.x + third.w * 0.2) :]
+    cut = resized(cut, cut.shape[1] // 2, cut.shape[0] // 2)  # fits: the network sees it as it is
+    face = min(detector.detect(cut), key=lambda one: one.box.x)
+    _, boxes, points = (np.concatenate(part) for part in detector._net.forward(detector._canvas(cut), 0.3))
+    left, top, right, bottom = boxes[np.abs(points - face.landmarks).sum(axis=(1, 2)).argmin()]
+    assert left < -1
+    assert face.box.x == 0
+
+    scale = 96 / (max(right - left, bottom - top) * 1.5)
+    centre = (left + right) / 2, (top + bottom) / 2
+    expected, _ = face_align.transform(cut, centre, 96, scale, 0)
+    (crop,) = mini.attribute_crops(cut, face)
+    assert np.abs(crop.astype(int) - expected).max() <= 2
+
+
 # Embeddings.
 
 

@@ -107,6 +107,15 @@ def test_a_crop_is_the_box_enlarged_about_its_centre() -> None:
     assert span(crop, 1) == pytest.approx((54, 135), abs=1)
 
 
+def test_of_a_face_that_the_picture_cuts_the_crop_is_about_the_centre_of_all_of_it() -> None:
+    """Drawn from -40 to 60, 10 is the middle; the picture allows 2.49 times 100, from -114 to 134."""
+    made = MiniFasNet(EngineOptions(options=V2, models_dir=Path("/models")))
+    one = Face(Box(0, 40, 60, 100), 1.0, LANDMARKS, drawn=Box(-40, 40, 100, 100))
+    (crop,) = made.crops(gradient(250, 250), one)
+    assert span(crop, 0) == pytest.approx((0, 134), abs=1)
+    assert span(crop, 1) == pytest.approx((0, 214), abs=1)
+
+
 def test_a_crop_keeps_its_far_corner() -> None:
     """From 100 - 39.5 to 100 + 39.5, cut to whole pixels, both ends included: 80 pixels, not scaled."""
     image = gradient(250, 200)
