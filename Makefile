@@ -17,11 +17,12 @@ setup: .venv/ready
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt --no-deps resemblyzer
 	touch $@
 
-# onnxruntime and onnxruntime-gpu are the same module: one replaces the other, in the same version.
+# Of ONNX Runtime and of FAISS, the package for GPUs is the same module: it replaces the other, in the same version.
 gpu: setup
-	$(BIN)/uv pip uninstall --quiet --python $(BIN)/python onnxruntime onnxruntime-gpu
+	$(BIN)/uv pip uninstall --quiet --python $(BIN)/python onnxruntime onnxruntime-gpu faiss-cpu faiss-gpu
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt \
-	  "onnxruntime-gpu[cuda,cudnn]$$(sed -n 's/^onnxruntime==/==/p' constraints.txt)"
+	  "onnxruntime-gpu[cuda,cudnn]$$(sed -n 's/^onnxruntime==/==/p' constraints.txt)" \
+	  "faiss-gpu$$(sed -n 's/^faiss-cpu==/==/p' constraints.txt)"
 
 serve: setup
 	$(BIN)/presence serve --config $(CONFIG) --port $(PORT)

@@ -207,6 +207,15 @@ def test_the_gpus_of_two_workers_hold_the_smallest_deployment(cluster: dict[str,
     assert cpus <= workers * int(requested["cpu"])
 
 
+def test_the_image_and_make_put_the_same_packages_for_gpus_in_the_place_of_the_same() -> None:
+    texts = [(ROOT / name).read_text(encoding="utf-8") for name in ("Makefile", "cluster/Dockerfile")]
+    made, image = (text.replace("$$", "$") for text in texts)
+    wanted = set(re.findall(r'"((?:onnxruntime|faiss)-gpu\S*\$\(sed [^"]+\))"', made))
+    assert len(wanted) == 2
+    assert wanted == set(re.findall(r'"((?:onnxruntime|faiss)-gpu\S*\$\(sed [^"]+\))"', image))
+    assert all(re.search(r"uninstall .*\bonnxruntime\b.* faiss-cpu\b", text) for text in (made, image))
+
+
 def test_no_container_is_root_or_can_become_it(cluster: dict[str, Any]) -> None:
     for pod in all_pods(cluster):
         assert pod["spec"]["securityContext"]["runAsNonRoot"] is True

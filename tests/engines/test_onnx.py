@@ -1,5 +1,6 @@
 """Sessions: threads, providers, broken files, batches."""
 
+from ctypes.util import find_library
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from engines.errors import ConfigurationError
 from engines.types import Runtime
 
 CUDA_HERE = "CUDAExecutionProvider" in ort.get_available_providers()
+GPU_HERE = CUDA_HERE and find_library("cuda") is not None
 
 
 def doubling(path: Path, batch: int | str) -> Path:
@@ -86,7 +88,7 @@ def test_cuda_that_does_not_come_up_is_no_silent_fall_back(
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not CUDA_HERE, reason="this onnxruntime has no CUDA")
+@pytest.mark.skipif(not GPU_HERE, reason="this onnxruntime has no CUDA, or this machine no GPU")
 def test_a_session_on_the_gpu_answers_the_same(tmp_path: Path) -> None:
     made = onnx.session(doubling(tmp_path / "net.onnx", "n"), Runtime(cuda=True))
     assert made.get_providers()[0] == "CUDAExecutionProvider"
