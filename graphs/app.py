@@ -17,6 +17,7 @@ from graphs.settings import AppArgs, ModelFile, Replicas, Store, all_models, sto
 from graphs.wiring import Wirings, face, tts, voice
 from graphs.wiring.part import Part
 
+ROUTER = "graphs.routing.TakingTurns"
 Wiring = TypeVar("Wiring", face.FaceWiring, voice.VoiceWiring, tts.TtsWiring, tts.OnDemandWiring)
 
 
@@ -122,6 +123,7 @@ def _deployment_options(name: str, given: Replicas) -> dict[str, Any]:
         "max_ongoing_requests": given.max_ongoing_requests,
         "max_queued_requests": given.max_queued_requests,
         "ray_actor_options": actor,
+        "request_router_config": {"request_router_class": ROUTER},
         "user_config": {
             "max_batch_size": given.max_batch_size,
             "batch_wait_timeout_s": given.batch_wait_timeout_s,

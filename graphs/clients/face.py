@@ -1,5 +1,6 @@
 """The parts of a face model, as flows see them."""
 
+from asyncio import gather
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol, cast
@@ -58,13 +59,20 @@ class RemoteFaceDetector:
 
 
 class RemoteFaceRecognizer:
-    """The recognizer of one model."""
+    """The recognizer of one model. batch: crops that one run of it takes."""
 
-    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+    def __init__(self, handle: DeploymentHandle[Any], batch: int) -> None:
         self._embed = RemoteMethod(handle, "embed")
+        self._batch = batch
 
     async def embed(self, crops: Sequence[Image], deadline: float) -> list[np.ndarray]:
-        """One embedding a crop."""
+        """One embedding a crop. Those of different runs go in calls of their own, which replicas share."""
+        runs = [crops[start : start + self._batch] for start in range(0, len(crops), self._batch)]
+        if len(runs) == 1:
+            return await self._run(crops, deadline)
+        return [row for rows in await gather(*(self._run(run, deadline) for run in runs)) for row in rows]
+
+    async def _run(self, crops: Sequence[Image], deadline: float) -> list[np.ndarray]:
         large = sum(crop.nbytes for crop in crops) > BY_VALUE_BYTES
         return cast(list[np.ndarray], await self._embed.call(crops, deadline, large=large))
 

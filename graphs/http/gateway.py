@@ -96,7 +96,7 @@ def face_node(wiring: FaceWiring) -> FaceNode:
         name=wiring.name,
         threshold=wiring.threshold,
         detector=RemoteFaceDetector(handles["detector"]),
-        recognizer=RemoteFaceRecognizer(handles["recognizer"]),
+        recognizer=RemoteFaceRecognizer(handles["recognizer"], wiring.recognizer_batch),
         attributes=RemoteFaceAttributes(handles["attributes"]) if "attributes" in handles else None,
         heads=wiring.heads,
         liveness=RemoteFaceLiveness(handles["liveness"]) if "liveness" in handles else None,

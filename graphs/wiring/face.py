@@ -23,7 +23,8 @@ SELECTION_OPTION = {"face_selection": "which face of several is meant, largest o
 class FaceWiring:
     """One face model. handles: role -> part, then its bound application, in the gateway its handle.
 
-    The other fields are those of graphs.face.FaceNode.
+    recognizer_batch: crops that one run of the recognizer takes. The other fields are those of
+    graphs.face.FaceNode.
     """
 
     name: str
@@ -32,6 +33,7 @@ class FaceWiring:
     heads: tuple[str, ...]
     liveness_threshold: float
     select: Selection
+    recognizer_batch: int
 
 
 def describe(model: ModelFile, models_dir: Path, media: Media) -> FaceWiring:
@@ -49,6 +51,7 @@ def describe(model: ModelFile, models_dir: Path, media: Media) -> FaceWiring:
         heads=_heads(described),
         liveness_threshold=described.liveness.threshold,
         select=selection(model),
+        recognizer_batch=model.replicas("recognizer").max_batch_size,
     )
 
 

@@ -15,6 +15,7 @@ from deployments.store import StoreSpec
 from engines.errors import ConfigurationError
 from graphs.app import app
 from graphs.http.gateway import Gateway
+from graphs.routing import TakingTurns
 from graphs.settings import AppArgs
 from graphs.wiring.face import FaceWiring
 from graphs.wiring.voice import VoiceWiring
@@ -127,7 +128,9 @@ def test_deployment_options_reach_ray(tmp_path: Path) -> None:
         "runtime_env": {"env_vars": {"A": "1"}},
     }
     model = {"name": "a", "backend": "fake", "deployment": {"recognizer": given}}
-    handles = wirings(app(args(tmp_path, model)))["a"].handles
+    wiring = wirings(app(args(tmp_path, model)))["a"]
+    assert wiring.recognizer_batch == 64
+    handles = wiring.handles
     deployment, config = bound(handles["recognizer"]), options(handles["recognizer"])
     assert deployment.ray_actor_options == {
         "num_cpus": 1.5,
@@ -143,6 +146,8 @@ def test_deployment_options_reach_ray(tmp_path: Path) -> None:
     assert options(plain).autoscaling_config is None
     assert bound(plain).num_replicas == 1
     assert bound(plain).max_queued_requests == 128
+    for part in handles.values():
+        assert options(part).request_router_config.get_request_router_class() is TakingTurns
     assert bound(plain).ray_actor_options == {"num_cpus": 0.1, "num_gpus": 0.0}
 
 

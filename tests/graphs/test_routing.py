@@ -1,0 +1,92 @@
+"""Which replica a call goes to, by Serve's own choice among those that the router ranks."""
+
+import asyncio
+from collections import Counter
+from typing import Any, ClassVar
+
+import pytest
+from ray.serve._private.common import DeploymentHandleSource, DeploymentID, RequestMetadata
+from ray.serve.request_router import PendingRequest, ReplicaID
+
+from graphs.routing import TakingTurns
+
+PART = DeploymentID("part", "presence")
+
+
+class Replica:
+    """What a router asks of one."""
+
+    node_id = "node"
+    availability_zone = None
+    max_ongoing_requests = 8
+    multiplexed_model_ids: ClassVar[set[str]] = set()
+
+    def __init__(self, number: int) -> None:
+        self.replica_id = ReplicaID(str(number), PART)
+
+    async def get_queue_len(self, *, deadline_s: float) -> int:  # noqa: ARG002 - Serve names it
+        return 0
+
+
+async def router(replicas: int) -> TakingTurns:
+    """One whose replicas all rest, as Serve makes it."""
+    made = TakingTurns(
+        deployment_id=PART,
+        handle_source=DeploymentHandleSource.REPLICA,
+        self_node_id="node",
+        use_replica_queue_len_cache=True,
+        prefer_local_node_routing=True,
+        prefer_local_az_routing=False,
+        self_availability_zone=None,
+    )
+    await given(made, *range(replicas))
+    return made
+
+
+async def given(made: TakingTurns, *numbers: int) -> None:
+    """These are the replicas from now on."""
+    replicas: list[Any] = [Replica(number) for number in numbers]
+    made.update_replicas(replicas)
+    await asyncio.sleep(0.01)  # their queues are asked for
+
+
+async def chosen(made: TakingTurns, calls: int) -> list[str]:
+    """Of calls that begin together, before any of them is sent."""
+    pending = [PendingRequest([], {}, RequestMetadata("same", f"{number}")) for number in range(calls)]
+    found: list[Any] = await asyncio.gather(*map(made._choose_replica_for_request, pending))
+    return [one.replica_id.unique_id for one in found]
+
+
+@pytest.mark.parametrize("replicas", [2, 3, 8])
+async def test_two_calls_that_begin_together_go_to_different_replicas(replicas: int) -> None:
+    made = await router(replicas)
+    for _ in range(100):
+        assert len(set(await chosen(made, 2))) == 2
+
+
+@pytest.mark.parametrize("replicas", [2, 5])
+async def test_where_all_rest_all_are_asked_alike(replicas: int) -> None:
+    made = await router(replicas)
+    counts = Counter([(await chosen(made, 1))[0] for _ in range(100 * replicas)])
+    assert len(counts) == replicas
+    assert min(counts.values()) > 60
+
+
+async def test_the_shorter_queue_goes_first_whoever_had_the_last_turn() -> None:
+    made = await router(2)
+    for busy, free in (("0", "1"), ("1", "0")):
+        made.on_new_queue_len_info(ReplicaID(busy, PART), 3)
+        made.on_new_queue_len_info(ReplicaID(free, PART), 1)
+        assert set(await chosen(made, 6)) == {free}
+
+
+async def test_one_replica_is_the_only_choice() -> None:
+    assert set(await chosen(await router(1), 5)) == {"0"}
+
+
+async def test_replicas_that_are_gone_are_forgotten_and_new_ones_asked() -> None:
+    made = await router(3)
+    await chosen(made, 6)
+    await given(made, 2, 3)
+    assert set(await chosen(made, 2)) == {"2", "3"}
+    assert {name.unique_id for name in made._last_turn} == {"2", "3"}
