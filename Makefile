@@ -1,4 +1,4 @@
-# presence: set up, serve, test, lint, bench. Every target sets up what it needs; `make gpu` once for GPUs.
+# presence: set up, serve, test, lint, bench. Every target sets up what it needs; `make gpu` for GPUs, after updates again.
 SHELL := /bin/bash
 PYTHON ?= python3
 PORT ?= 8080

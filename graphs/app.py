@@ -27,8 +27,9 @@ def app(args: AppArgs) -> Application:
     Raises ConfigurationError that names the model, the key and the remedy, before anything starts.
     """
     models_dir = args.models_dir or Path(os.environ.get("PRESENCE_MODELS_DIR", DEFAULT_MODELS_DIR))
-    models = all_models(args, models_dir)
-    found = tuple(tts.found_voices(models_dir, models))
+    written = all_models(args, models_dir)
+    models = tuple(model for model in written if not model.disabled)
+    found = tuple(tts.found_voices(models_dir, written))
     speaking = Speaking(found, {"coqui": os.environ.get("COQUI_LANGUAGE", "")})
     wirings = _wirings(models, models_dir, args, speaking)
     keys = load_keys(args.gateway.api_keys_file, os.environ.get("PRESENCE_API_KEYS"))

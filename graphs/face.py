@@ -200,7 +200,7 @@ class FaceFlow:
     async def _embeddings(
         self, node: FaceNode, faces: Sequence[FoundFace], deadline: float
     ) -> list[np.ndarray]:
-        """One for each face; those that a fused replica sent along, else by one call with all crops."""
+        """One for each face; those that a fused replica sent along, else the recognizer's."""
         there = [face.embedding for face in faces if face.embedding is not None]
         if len(there) == len(faces):
             return there

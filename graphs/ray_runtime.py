@@ -140,15 +140,24 @@ def protect_token(path: Path | None = None) -> Path:
     Rays of this user may run with it.
 
     Args:
-        path: the file, when RAY_AUTH_TOKEN_PATH names one; else ~/.ray/auth_token.
+        path: the file, when RAY_AUTH_TOKEN_PATH names one; else ~/.ray/auth_token. One of another user stays
+            as it is.
+
+    Raises:
+        ConfigurationError: the file cannot be written or made private.
     """
     path = path or Path.home() / ".ray" / "auth_token"
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        path.chmod(0o600)
-        return path
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            there = path.stat()
+            if there.st_uid == os.getuid() and there.st_mode & 0o077:
+                path.chmod(0o600)
+            return path
+    except OSError as error:
+        raise ConfigurationError(f"{path}: Ray's token cannot be kept there: {error.strerror}") from None
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
         file.write(secrets.token_hex(32))
     return path

@@ -36,7 +36,11 @@ class TakingTurns(FIFOMixin, LocalityMixin, RequestRouter):
     async def choose_replicas(
         self, candidate_replicas: Sequence[RunningReplica], pending_request: PendingRequest | None = None
     ) -> list[list[RunningReplica]]:
-        """The pair; of those with equal queues Serve takes the first."""
+        """The pair, of which Serve takes the first where their queues are equal.
+
+        Where one is not known, Serve would ask for it and take who answers sooner, or the other: then they
+        are ranks, and it asks the first alone.
+        """
         near = self.apply_locality_routing(pending_request=pending_request)
         there = [one for one in candidate_replicas if one.replica_id in near]
         drawn = random.sample(there, min(2, len(there)))
@@ -44,4 +48,5 @@ class TakingTurns(FIFOMixin, LocalityMixin, RequestRouter):
             drawn.sort(key=lambda one: self._last_turn.get(one.replica_id, 0))
             self._turns += 1
             self._last_turn[drawn[0].replica_id] = self._turns
-        return [drawn]
+        known = all(self.replica_queue_len_cache.get(one.replica_id) is not None for one in drawn)
+        return [drawn] if known else [[one] for one in drawn]

@@ -372,8 +372,7 @@ def all_models(args: AppArgs, models_dir: Path) -> tuple[ModelFile, ...]:
     """Models of the config, then those of the models directory by file name.
 
     A model of the config replaces an installed one of its name: the config adds what Ray gives it, or
-    disables it. Disabled models are left out.
-    Raises ConfigurationError for a name that two models of one of these places share.
+    disables it. Raises ConfigurationError for a name that two models of one of these places share.
     """
     paths = sorted([*models_dir.glob("*.yaml"), *models_dir.glob("*.yml")])
     installed = [read_model_file(path) for path in paths]
@@ -383,8 +382,7 @@ def all_models(args: AppArgs, models_dir: Path) -> tuple[ModelFile, ...]:
     for model in installed:
         if model.name in written:
             logger.info("model %s of the config replaces the installed one", model.name)
-    named = (*args.models, *(model for model in installed if model.name not in written))
-    return tuple(model for model in named if not model.disabled)
+    return (*args.models, *(model for model in installed if model.name not in written))
 
 
 def _refuse_duplicates(models: Iterable[ModelFile]) -> None:

@@ -66,7 +66,10 @@ class RemoteFaceRecognizer:
         self._batch = batch
 
     async def embed(self, crops: Sequence[Image], deadline: float) -> list[np.ndarray]:
-        """One embedding a crop. Those of different runs go in calls of their own, which replicas share."""
+        """One embedding a crop. Those of different runs go in calls of their own, which replicas share.
+
+        Raises what the first of them that fails raises; the others run to their end.
+        """
         runs = [crops[start : start + self._batch] for start in range(0, len(crops), self._batch)]
         if len(runs) == 1:
             return await self._run(crops, deadline)

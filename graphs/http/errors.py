@@ -1,6 +1,7 @@
 """Errors on the wire: one table from the error tree to HTTP, one body shape (LocalAI's, OpenAI's)."""
 
 import logging
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -69,11 +70,16 @@ def _presence_error(request: Request, error: Exception) -> JSONResponse:
 
 def _validation_error(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this type alone
-    first = error.errors()[0]
-    if first["type"] == "json_invalid":
-        return error_response(400, "the request body is not valid JSON")
-    param = ".".join(str(part) for part in first["loc"][1:]) or None
-    return error_response(400, f"{param or 'request body'}: {first['msg']}", param)
+    told = invalid(error.errors()[0], 1)
+    return error_response(400, told.message, told.param)
+
+
+def invalid(found: Mapping[str, Any], skipped: int = 0) -> errors.InvalidInput:
+    """What pydantic found, as an error that names the field. skipped: parts of its place before the field."""
+    if found["type"] == "json_invalid":
+        return errors.InvalidInput("the request body is not valid JSON")
+    param = ".".join(str(part) for part in found["loc"][skipped:]) or None
+    return errors.InvalidInput(f"{param or 'request body'}: {found['msg']}", param)
 
 
 def _http_error(_: Request, error: Exception) -> JSONResponse:

@@ -13,11 +13,10 @@ from engines.errors import InvalidInput
 from engines.tts.encoding import Encoder
 from engines.tts.formats import Target
 from graphs.http.deadline import Deadline
-from graphs.http.errors import documented
+from graphs.http.errors import documented, invalid
 from graphs.http.wire.voice_profiles import NewProfile, ProfileCard, ProfileList
 from graphs.media import MediaReader
 from graphs.services import Services
-from graphs.settings import explain
 from graphs.voices import RATE, VoiceLibrary
 
 
@@ -113,7 +112,7 @@ async def _received(request: Request, media: MediaReader) -> tuple[NewProfile, b
             return *await _form(request), "audio"
         told = NewProfile.model_validate_json(await request.body())
     except ValidationError as error:
-        raise InvalidInput(explain(error)) from None
+        raise invalid(error.errors()[0]) from None
     return told, await media.read(f"data:;base64,{told.audio_base64}", "audio_base64"), "audio_base64"
 
 

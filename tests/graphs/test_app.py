@@ -36,6 +36,11 @@ def wirings(application: Application) -> dict[str, FaceWiring]:
     return {wiring.name: wiring for wiring in bound(application).init_args[2].faces}
 
 
+def served(application: Application) -> list[str]:
+    """Names of what the gateway is told of."""
+    return [model.name for model in bound(application).init_args[1]]
+
+
 def options(application: Application) -> Any:
     return bound(application)._deployment_config
 
@@ -240,6 +245,22 @@ def test_every_missing_weight_file_is_named_at_once(tmp_path: Path) -> None:
 def test_a_key_file_that_is_not_there_stops_the_start(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="absent: the file of API keys is not readable"):
         app(args(tmp_path, gateway={"api_keys_file": tmp_path / "absent"}))
+
+
+def test_disabled_models_are_not_served_whatever_their_backend(tmp_path: Path) -> None:
+    for name, text in {
+        "a.yaml": "{backend: llama-cpp, disabled: true}",
+        "b.yaml": "{backend: fake}",
+        "c.yaml": "{backend: fake, disabled: false}",
+        "d.yaml": "{backend: piper, parameters: {model: voice.onnx}, disabled: true}",
+        "voice.onnx": "weights are not opened",
+        "voice.onnx.json": '{"audio": {"sample_rate": 22050}, "phoneme_id_map": {}}',
+    }.items():
+        (tmp_path / name).write_text(text)
+    disabled = {"name": "b", "backend": "fake", "disabled": True}
+    assert served(app(args(tmp_path, disabled))) == ["c"]
+    (tmp_path / "d.yaml").unlink()
+    assert served(app(args(tmp_path, disabled))) == ["c", "voice.onnx"]
 
 
 def test_where_keys_are_required_nothing_starts_without_one(

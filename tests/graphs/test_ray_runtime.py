@@ -140,6 +140,22 @@ def test_an_existing_token_is_kept_and_made_private(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+def test_a_token_of_another_user_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "auth_token"
+    path.write_text("kept")
+    path.chmod(0o444)
+    monkeypatch.setattr(os, "getuid", lambda: path.stat().st_uid + 1)
+
+    assert ray_runtime.protect_token(path).read_text() == "kept"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o444
+
+
+def test_a_token_that_cannot_be_kept_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no directory")
+    with pytest.raises(ConfigurationError, match="auth_token: Ray's token cannot be kept there: "):
+        ray_runtime.protect_token(tmp_path / "file" / "auth_token")
+
+
 def test_tokens_differ(tmp_path: Path) -> None:
     first = ray_runtime.protect_token(tmp_path / "first").read_text()
     assert ray_runtime.protect_token(tmp_path / "second").read_text() != first

@@ -47,7 +47,11 @@ async def given(made: TakingTurns, *numbers: int) -> None:
     """These are the replicas from now on."""
     replicas: list[Any] = [Replica(number) for number in numbers]
     made.update_replicas(replicas)
-    await asyncio.sleep(0.01)  # their queues are asked for
+    for _ in range(10_000):
+        if all(made.replica_queue_len_cache.get(one.replica_id) is not None for one in replicas):
+            return
+        await asyncio.sleep(0.001)  # nothing announces that their queues were asked for
+    pytest.fail("the queues were not asked for")
 
 
 async def chosen(made: TakingTurns, calls: int) -> list[str]:
@@ -78,6 +82,15 @@ async def test_the_shorter_queue_goes_first_whoever_had_the_last_turn() -> None:
         made.on_new_queue_len_info(ReplicaID(busy, PART), 3)
         made.on_new_queue_len_info(ReplicaID(free, PART), 1)
         assert set(await chosen(made, 6)) == {free}
+
+
+@pytest.mark.parametrize("unknown", [["0"], ["1"], ["0", "1"]])
+async def test_queues_that_are_not_known_do_not_bring_calls_together(unknown: list[str]) -> None:
+    made = await router(2)
+    for _ in range(50):
+        for name in unknown:
+            made.replica_queue_len_cache.invalidate_key(ReplicaID(name, PART))
+        assert len(set(await chosen(made, 2))) == 2
 
 
 async def test_one_replica_is_the_only_choice() -> None:

@@ -152,14 +152,6 @@ def test_a_model_of_the_config_replaces_the_installed_one_of_its_name(tmp_path: 
     assert [model.license for model in all_models(args, tmp_path)] == ["config"]
 
 
-def test_disabled_models_are_left_out_whatever_their_backend(tmp_path: Path) -> None:
-    write(tmp_path, "a.yaml", "{backend: llama-cpp, disabled: true}")
-    write(tmp_path, "b.yaml", "backend: fake")
-    write(tmp_path, "c.yaml", "{backend: fake, disabled: false}")
-    args = AppArgs(models=(ModelFile(name="b", backend="fake", disabled=True),))
-    assert [model.name for model in all_models(args, tmp_path)] == ["c"]
-
-
 def test_application_arguments_refuse_unknown_keys() -> None:
     with pytest.raises(ValidationError) as caught:
         AppArgs.model_validate({"gateway": {"replicas": 2}})

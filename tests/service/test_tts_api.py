@@ -281,6 +281,24 @@ def test_a_refused_voice_names_the_field(
         assert field in error["message"]
 
 
+@pytest.mark.parametrize(
+    ("body", "param", "word"),
+    [
+        (b'{"name": "Ada"', None, "JSON"),
+        (b'{"name": 1}', "name", "string"),
+        (b'{"name": "Ada"}', "audio_base64", ""),
+    ],
+)
+def test_a_body_that_is_no_voice_names_the_field(
+    client: httpx.Client, body: bytes, param: str | None, word: str
+) -> None:
+    refused = client.post("/api/voice-profiles", content=body)
+    error = refused.json()["error"]
+    assert (refused.status_code, error.get("param")) == (400, param)
+    assert word in error["message"]
+    assert "file" not in error["message"]
+
+
 def test_the_metrics_tell_what_was_spoken(client: httpx.Client, usual_s: float) -> None:
     for _ in range(100):
         if counter(client, "audio_seconds") >= usual_s:
