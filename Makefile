@@ -29,7 +29,7 @@ serve: setup
 
 test: setup
 	tests/setup.sh
-	# The tests of running services are one after the other in one of two processes: tests/conftest.py.
+	# Tests of running services are one after the other in one of two processes, but for a few: tests/conftest.py.
 	$(BIN)/pytest -n 2 --no-loadscope-reorder --cov --cov-report=term:skip-covered
 
 lint: setup

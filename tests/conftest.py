@@ -28,12 +28,19 @@ from engines.errors import PresenceError
 ROOT = Path(__file__).resolve().parents[1]
 
 
+SERVICES = "tests/service/"
+STARTS = {
+    f"{SERVICES}test_{name}.py" for name in ("command", "neural_speech", "parler_environment", "serve_run")
+}
+"""Of running services, but no load: each starts its own, whatever else the machine does."""
+
+
 class ServicesTogether(LoadScopeScheduling):  # type: ignore[misc] # of no known type
-    """Where processes share the tests: one has all of running services, and modules stay whole."""
+    """Where processes share the tests: one has all of running services but STARTS, and modules stay whole."""
 
     def _split_scope(self, nodeid: str) -> str:
         module = nodeid.partition("::")[0]
-        return "service" if module.startswith("tests/service/") else module
+        return SERVICES if module.startswith(SERVICES) and module not in STARTS else module
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
