@@ -171,24 +171,23 @@ class Bench:
 
 
 def run(models: Sequence[str], seconds: float, rounds: int, console: Console) -> report.Report:
-    """The whole measurement."""
+    """The whole measurement. Each model is served alone, as it has the cores alone in the bare loop."""
     facts = report.machine()
     entries = model_entries()
     points: list[Point] = []
-    with ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
-        console.print(f"starting the service with {', '.join(models)} ...")
-        service = stack.enter_context(running([entries[name] for name in models], directory))
-        context = multiprocessing.get_context("spawn")
-        client = stack.enter_context(ProcessPoolExecutor(1, mp_context=context))
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as client:
         for model in models:
             spec = EngineSpec.of(entries[model])
             kind = KINDS[capability(spec.engine)]
-            with BareProcesses(partial(kind.bare, spec), report.cores()) as bare:
+            with ExitStack() as stack:
+                directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+                console.print(f"starting the service with {model} ...")
+                service = stack.enter_context(running([entries[model]], directory))
+                bare = stack.enter_context(BareProcesses(partial(kind.bare, spec), report.cores()))
                 samples = bare.usable(kind.samples(SHARED))[:SAMPLES]
                 bench = Bench(service, bare, client)
                 for route in kind.fields:
-                    console.print(f"  {model} {route}, {len(samples)} samples")
+                    console.print(f"  {route}, {len(samples)} samples")
                     points.append(Point(model, route))
                     bench.measure(points[-1], kind, samples, seconds, rounds)
     method = {

@@ -57,6 +57,8 @@ def application() -> Any:
     """A gateway and two deployments, each one replica, bound for Serve."""
     from ray import serve  # noqa: PLC0415 - Ray reads its environment when it is imported
 
+    from graphs.clients.remote import PICKLED  # noqa: PLC0415 - it imports Ray
+
     options: dict[str, Any] = {"max_ongoing_requests": 100, "ray_actor_options": {"num_cpus": 0.1}}
     http = FastAPI()
 
@@ -74,8 +76,8 @@ def application() -> Any:
     @serve.ingress(http)
     class Gateway:
         def __init__(self, first: Any, second: Any) -> None:
-            self._first = first.options(method_name="answer", _by_reference=False)
-            self._second = second.options(method_name="answer", _by_reference=False)
+            self._first = first.options(method_name="answer", _by_reference=False, **PICKLED)
+            self._second = second.options(method_name="answer", _by_reference=False, **PICKLED)
 
         @http.post("/{calls}")
         async def ask(self, calls: int, request: Request) -> dict[str, int]:
@@ -101,10 +103,9 @@ def served() -> Iterator[Service]:
         ray.init(**ray_runtime.init_options(directory=Path(directory)))
         try:
             http = {"host": "127.0.0.1", "port": port, "request_timeout_s": None}
-            serve.start(
-                proxy_location="HeadOnly", http_options=http, logging_config={"enable_access_log": False}
-            )
-            serve.run(application(), name="floor", route_prefix="/")
+            log = {"enable_access_log": False}
+            serve.start(proxy_location="HeadOnly", http_options=http, logging_config=log)
+            serve.run(application(), name="floor", route_prefix="/", logging_config=log)
             yield Service(port, psutil.Process())
         finally:
             serve.shutdown()  # type: ignore[no-untyped-call] # Ray leaves it without annotations

@@ -17,7 +17,7 @@ from graphs.settings import AppArgs, ModelFile, Replicas, Store, all_models, sto
 from graphs.wiring import Wirings, face, tts, voice
 from graphs.wiring.part import Part
 
-ROUTER = "graphs.routing.TakingTurns"
+ROUTER = "graphs.routing.FewestInFlight"
 Wiring = TypeVar("Wiring", face.FaceWiring, voice.VoiceWiring, tts.TtsWiring, tts.OnDemandWiring)
 
 

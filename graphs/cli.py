@@ -127,12 +127,13 @@ def _start(data: dict[str, Any], application: Any, directory: Path) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())  # after Ray, which sets its own
     try:
+        log = data.get("logging_config")
         ray_serve.start(
             proxy_location=data.get("proxy_location"),
             http_options={**http, "host": "127.0.0.1"},  # of the gateways; haproxy.py has that of the front
-            logging_config=data.get("logging_config"),
+            logging_config=log,
         )
-        target = ray_serve.RunTarget(application, name=APPLICATION, route_prefix="/")
+        target = ray_serve.RunTarget(application, name=APPLICATION, route_prefix="/", logging_config=log)
         ray_serve.run_many([target], wait_for_applications_running=False)
         url = _url(http["host"], http["port"])
         if _wait_until_ready(stop, url):

@@ -73,6 +73,10 @@ def _serve(port: int) -> dict[str, str]:
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
         # What is logged is in the file at once; "optimized" keeps a thousand lines back.
         "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
+        # Who governs looks four times a second, not ten: half of what it takes while nobody asks.
+        "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.25",
+        # Replicas add their counts up for a second, not for 0.1 s: a quarter of what one that rests takes.
+        "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "1000",
         # A picture from the gateway to a detector is larger than gRPC's default of 4 MiB.
         "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(MAX_MESSAGE_BYTES),
         # Ports of the gateway replicas behind HAProxy.

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ray.serve.request_router import (
@@ -14,39 +15,60 @@ from ray.serve.request_router import (
 )
 
 
-class TakingTurns(FIFOMixin, LocalityMixin, RequestRouter):
-    """Of two replicas that are drawn, the one with the shorter queue; of equals, the one whose turn it is.
+@dataclass(slots=True)
+class _Load:
+    """What this router has given one replica. in_flight: calls without an answer; turn: when it was chosen last."""
 
-    Serve's own router counts a call when it is sent, not when its replica is chosen: of calls that begin
-    together, such as those for the two pictures of one request, many meet at one replica while another rests.
+    in_flight: int = 0
+    turn: int = 0
+
+
+class FewestInFlight(FIFOMixin, LocalityMixin, RequestRouter):
+    """The near replica with the fewest calls of this router in flight; of equals, the one whose turn it is.
+
+    Serve's own router goes by a number that replicas tell when they accept a call, and that answers count down.
+    Where both arrive late, as from a model that holds the interpreter, the number stays too high, and a replica
+    that rests is passed over until ten seconds have passed. It also counts a call when it is sent, not when its
+    replica is chosen, so that calls that begin together, such as those for the two pictures of one request, meet
+    at one replica.
     Source: https://docs.ray.io/en/latest/serve/advanced-guides/custom-request-router.html
     """
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)  # type: ignore[no-untyped-call] # Ray leaves it without annotations
-        self._last_turn: dict[ReplicaID, int] = {}
+        self._loads: dict[ReplicaID, _Load] = {}
         self._turns = 0
 
     def update_replicas(self, replicas: list[RunningReplica]) -> None:
         """Forgets those that are gone."""
         super().update_replicas(replicas)
-        there = (one.replica_id for one in replicas)
-        self._last_turn = {name: self._last_turn[name] for name in there if name in self._last_turn}
+        self._loads = {one.replica_id: self._loads.get(one.replica_id, _Load()) for one in replicas}
+
+    def on_send_request(self, replica_id: ReplicaID) -> None:
+        """Counts a call that goes out."""
+        super().on_send_request(replica_id)
+        if load := self._loads.get(replica_id):
+            load.in_flight += 1
+
+    def on_request_completed(self, replica_id: ReplicaID, internal_request_id: str) -> None:
+        """Counts an answer, or a call that failed or was given up; also one that could not be sent."""
+        super().on_request_completed(replica_id, internal_request_id)
+        if load := self._loads.get(replica_id):
+            load.in_flight = max(0, load.in_flight - 1)
 
     async def choose_replicas(
         self, candidate_replicas: Sequence[RunningReplica], pending_request: PendingRequest | None = None
     ) -> list[list[RunningReplica]]:
-        """The pair, of which Serve takes the first where their queues are equal.
-
-        Where one is not known, Serve would ask for it and take who answers sooner, or the other: then they
-        are ranks, and it asks the first alone.
-        """
+        """Ranks of one each: Serve takes the first that answers and is not full."""
         near = self.apply_locality_routing(pending_request=pending_request)
-        there = [one for one in candidate_replicas if one.replica_id in near]
-        drawn = random.sample(there, min(2, len(there)))
-        if drawn:
-            drawn.sort(key=lambda one: self._last_turn.get(one.replica_id, 0))
+        there = [one for one in candidate_replicas if one.replica_id in near & self._loads.keys()]
+        random.shuffle(there)  # routers of many gateways begin with different replicas
+        ranked = sorted(there, key=self._rank)
+        if ranked:
             self._turns += 1
-            self._last_turn[drawn[0].replica_id] = self._turns
-        known = all(self.replica_queue_len_cache.get(one.replica_id) is not None for one in drawn)
-        return [drawn] if known else [[one] for one in drawn]
+            self._loads[ranked[0].replica_id].turn = self._turns
+        return [[one] for one in ranked]
+
+    def _rank(self, replica: RunningReplica) -> tuple[int, int]:
+        load = self._loads[replica.replica_id]
+        return load.in_flight, load.turn

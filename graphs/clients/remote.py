@@ -17,11 +17,15 @@ BY_VALUE_BYTES = 1_000_000
 """Above this a request goes through shared memory: gRPC by value is faster below, slower above."""
 
 
+PICKLED: dict[str, Any] = {"request_serialization": "pickle", "response_serialization": "pickle"}
+"""Every message is of a module that both sides have; Serve's default can also carry code, and takes longer."""
+
+
 class RemoteMethod:
     """One method of a deployment, called by value (gRPC) or by reference (shared memory)."""
 
     def __init__(self, handle: DeploymentHandle[Any], method: str) -> None:
-        self._by_value = handle.options(method_name=method, _by_reference=False)
+        self._by_value = handle.options(method_name=method, _by_reference=False, **PICKLED)
         self._by_reference = handle.options(method_name=method, _by_reference=True)
 
     async def call(self, argument: object, deadline: float, *, large: bool = False) -> Any:
@@ -48,7 +52,7 @@ class RemoteStream:
     """One method of a deployment that answers piece by piece, by value or by reference."""
 
     def __init__(self, handle: DeploymentHandle[Any], method: str) -> None:
-        self._by_value = handle.options(method_name=method, stream=True, _by_reference=False)
+        self._by_value = handle.options(method_name=method, stream=True, _by_reference=False, **PICKLED)
         self._by_reference = handle.options(method_name=method, stream=True, _by_reference=True)
 
     async def call(

@@ -15,7 +15,7 @@ from deployments.store import StoreSpec
 from engines.errors import ConfigurationError
 from graphs.app import app
 from graphs.http.gateway import Gateway
-from graphs.routing import TakingTurns
+from graphs.routing import FewestInFlight
 from graphs.settings import AppArgs
 from graphs.wiring.face import FaceWiring
 from graphs.wiring.voice import VoiceWiring
@@ -152,7 +152,7 @@ def test_deployment_options_reach_ray(tmp_path: Path) -> None:
     assert bound(plain).num_replicas == 1
     assert bound(plain).max_queued_requests == 128
     for part in handles.values():
-        assert options(part).request_router_config.get_request_router_class() is TakingTurns
+        assert options(part).request_router_config.get_request_router_class() is FewestInFlight
     assert bound(plain).ray_actor_options == {"num_cpus": 0.1, "num_gpus": 0.0}
 
 

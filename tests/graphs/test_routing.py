@@ -8,7 +8,7 @@ import pytest
 from ray.serve._private.common import DeploymentHandleSource, DeploymentID, RequestMetadata
 from ray.serve.request_router import PendingRequest, ReplicaID
 
-from graphs.routing import TakingTurns
+from graphs.routing import FewestInFlight
 
 PART = DeploymentID("part", "presence")
 
@@ -24,13 +24,15 @@ class Replica:
     def __init__(self, number: int) -> None:
         self.replica_id = ReplicaID(str(number), PART)
 
+        self.waiting = 0
+
     async def get_queue_len(self, *, deadline_s: float) -> int:  # noqa: ARG002 - Serve names it
-        return 0
+        return self.waiting
 
 
-async def router(replicas: int) -> TakingTurns:
+async def router(replicas: int) -> FewestInFlight:
     """One whose replicas all rest, as Serve makes it."""
-    made = TakingTurns(
+    made = FewestInFlight(
         deployment_id=PART,
         handle_source=DeploymentHandleSource.REPLICA,
         self_node_id="node",
@@ -43,7 +45,7 @@ async def router(replicas: int) -> TakingTurns:
     return made
 
 
-async def given(made: TakingTurns, *numbers: int) -> None:
+async def given(made: FewestInFlight, *numbers: int) -> None:
     """These are the replicas from now on."""
     replicas: list[Any] = [Replica(number) for number in numbers]
     made.update_replicas(replicas)
@@ -54,7 +56,7 @@ async def given(made: TakingTurns, *numbers: int) -> None:
     pytest.fail("the queues were not asked for")
 
 
-async def chosen(made: TakingTurns, calls: int) -> list[str]:
+async def chosen(made: FewestInFlight, calls: int) -> list[str]:
     """Of calls that begin together, before any of them is sent."""
     pending = [PendingRequest([], {}, RequestMetadata("same", f"{number}")) for number in range(calls)]
     found: list[Any] = await asyncio.gather(*map(made._choose_replica_for_request, pending))
@@ -76,12 +78,48 @@ async def test_where_all_rest_all_are_asked_alike(replicas: int) -> None:
     assert min(counts.values()) > 60
 
 
-async def test_the_shorter_queue_goes_first_whoever_had_the_last_turn() -> None:
+async def test_the_replica_with_fewer_calls_in_flight_goes_first_whoever_had_the_last_turn() -> None:
     made = await router(2)
     for busy, free in (("0", "1"), ("1", "0")):
-        made.on_new_queue_len_info(ReplicaID(busy, PART), 3)
-        made.on_new_queue_len_info(ReplicaID(free, PART), 1)
+        for name, calls in ((busy, 3), (free, 1)):
+            for _ in range(calls):
+                made.on_send_request(ReplicaID(name, PART))
         assert set(await chosen(made, 6)) == {free}
+        for name, calls in ((busy, 3), (free, 1)):
+            for _ in range(calls):
+                made.on_request_completed(ReplicaID(name, PART), "call")
+
+
+async def test_a_replica_that_told_a_high_number_late_is_not_passed_over() -> None:
+    made = await router(2)
+    rests, works = ReplicaID("0", PART), ReplicaID("1", PART)
+    for _ in range(3):
+        made.on_send_request(rests)
+        made.on_request_completed(rests, "call")
+        made.decrement_queue_len_cache(rests)
+    made.on_new_queue_len_info(rests, 7)
+    made.on_send_request(works)
+    made.on_new_queue_len_info(works, 1)
+    assert set(await chosen(made, 6)) == {"0"}
+
+
+async def test_a_full_replica_is_not_asked_although_it_has_no_call_of_ours() -> None:
+    made = await router(2)
+    made.on_send_request(ReplicaID("1", PART))
+    made.curr_replicas[ReplicaID("0", PART)].waiting = Replica.max_ongoing_requests  # type: ignore[attr-defined]
+    made.on_new_queue_len_info(ReplicaID("0", PART), Replica.max_ongoing_requests)
+    assert set(await chosen(made, 6)) == {"1"}
+
+
+async def test_calls_that_could_not_be_sent_or_whose_replica_is_gone_count_nothing() -> None:
+    made = await router(2)
+    made.on_request_completed(ReplicaID("0", PART), "never sent")
+    made.on_send_request(ReplicaID("0", PART))
+    assert set(await chosen(made, 6)) == {"1"}
+    await given(made, 1, 2)
+    made.on_request_completed(ReplicaID("0", PART), "gone")
+    made.on_send_request(ReplicaID("0", PART))
+    assert set(await chosen(made, 2)) == {"1", "2"}
 
 
 @pytest.mark.parametrize("unknown", [["0"], ["1"], ["0", "1"]])
@@ -102,4 +140,4 @@ async def test_replicas_that_are_gone_are_forgotten_and_new_ones_asked() -> None
     await chosen(made, 6)
     await given(made, 2, 3)
     assert set(await chosen(made, 2)) == {"2", "3"}
-    assert {name.unique_id for name in made._last_turn} == {"2", "3"}
+    assert {name.unique_id for name in made._loads} == {"2", "3"}
