@@ -17,7 +17,7 @@ from ray.serve.request_router import (
 
 @dataclass(slots=True)
 class _Load:
-    """What this router has given one replica. in_flight: calls without an answer; turn: when it was chosen last."""
+    """What this router gave one replica. in_flight: calls without an answer; turn: of its last choice."""
 
     in_flight: int = 0
     turn: int = 0
@@ -26,11 +26,11 @@ class _Load:
 class FewestInFlight(FIFOMixin, LocalityMixin, RequestRouter):
     """The near replica with the fewest calls of this router in flight; of equals, the one whose turn it is.
 
-    Serve's own router goes by a number that replicas tell when they accept a call, and that answers count down.
-    Where both arrive late, as from a model that holds the interpreter, the number stays too high, and a replica
-    that rests is passed over until ten seconds have passed. It also counts a call when it is sent, not when its
-    replica is chosen, so that calls that begin together, such as those for the two pictures of one request, meet
-    at one replica.
+    Serve's own router goes by a number that a replica tells when it accepts a call and that each answer
+    lowers by one. Told late, as by a model that holds the interpreter, it stays too high: a replica that
+    rests is passed over, for up to ten seconds, while another has a queue. And a call counts when it is
+    sent, not when its replica is chosen, so that calls that begin together, such as those for the two
+    pictures of one request, meet at one replica.
     Source: https://docs.ray.io/en/latest/serve/advanced-guides/custom-request-router.html
     """
 

@@ -18,7 +18,7 @@ BY_VALUE_BYTES = 1_000_000
 
 
 PICKLED: dict[str, Any] = {"request_serialization": "pickle", "response_serialization": "pickle"}
-"""Every message is of a module that both sides have; Serve's default can also carry code, and takes longer."""
+"""All messages are of modules that both sides have; Serve's default also carries code, and takes longer."""
 
 
 class RemoteMethod:

@@ -74,7 +74,10 @@ def test_request_ids_are_kept_or_made(client: httpx.Client) -> None:
 
 
 def test_each_request_is_one_line_of_the_log(service: Any, client: httpx.Client) -> None:
-    """In a file of the directory that the command names; nothing of the body, the query or the key."""
+    """In a file of the directory that the command names; nothing of the body, the query or the key.
+
+    Serve writes none of its own, neither of requests nor of calls between replicas.
+    """
     own = "trace-of-a-test"
     body = {"model": "nobody", "img": "c2VjcmV0", "store": "private"}
     answer = client.post("/v1/face/identify?colour=grey", json=body, headers={"x-request-id": own})
@@ -84,15 +87,28 @@ def test_each_request_is_one_line_of_the_log(service: Any, client: httpx.Client)
     assert re.search(r"^INFO .* POST /v1/face/identify 404 \d+\.\d ms trace-of-a-test$", line)
     for private in ("c2VjcmV0", "grey", "private", client.headers["x-api-key"]):
         assert private not in line
+    client.get("/v1/face/registrations", headers={"x-request-id": "asks-the-store"})
+    until_logged(Path(logs), "asks-the-store")
+    paths = serve_logs(Path(logs), "replica_*.log")
+    lines = [line for path in paths for line in path.read_text(errors="replace").splitlines()]
+    assert [line for line in lines if own in line] == [line]
+    assert not [line for line in lines if " -- CALL " in line]
+
+
+def serve_logs(directory: Path, names: str) -> list[Path]:
+    """Files that Serve keeps, below the directory of Ray's logs."""
+    found = list(directory.glob(f"session_latest/logs/serve/{names}"))
+    assert found
+    return found
 
 
 def until_logged(directory: Path, words: str) -> str:
-    """The one line that ends so, in the files of the gateway's replicas; Serve's own end with the time."""
+    """The one line that ends so, in the files of the gateway's replicas."""
     give_up = time.monotonic() + 30
     while time.monotonic() < give_up:
         lines = [
             line
-            for path in directory.glob("session_latest/logs/serve/*Gateway*.log")
+            for path in serve_logs(directory, "*Gateway*.log")
             for line in path.read_text(errors="replace").splitlines()
             if line.endswith(words)
         ]
@@ -109,7 +125,7 @@ def test_an_odd_request_id_is_not_logged(service: Any, client: httpx.Client) -> 
     (logs,) = re.findall(r"its logs are in (\S+)", service.log.read_text())
     client.get("/v1/models", headers={"x-request-id": "after-the-odd-one"})
     until_logged(Path(logs), "after-the-odd-one")
-    gateways = Path(logs).glob("session_latest/logs/serve/*Gateway*.log")
+    gateways = serve_logs(Path(logs), "*Gateway*.log")
     lines = [line for path in gateways for line in path.read_text(errors="replace").splitlines()]
     assert not [line for line in lines if line.endswith(odd)]
 
