@@ -127,7 +127,8 @@ def _start(data: dict[str, Any], application: Any, directory: Path) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())  # after Ray, which sets its own
     try:
-        log = data.get("logging_config")
+        # The gateway writes a line for each request; Serve would add its own, and one for each call.
+        log = {"enable_access_log": False, **(data.get("logging_config") or {})}
         ray_serve.start(
             proxy_location=data.get("proxy_location"),
             http_options={**http, "host": "127.0.0.1"},  # of the gateways; haproxy.py has that of the front

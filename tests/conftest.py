@@ -30,7 +30,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 SERVICES = "tests/service/"
 STARTS = {
-    f"{SERVICES}test_{name}.py" for name in ("command", "neural_speech", "parler_environment", "serve_run")
+    f"{SERVICES}test_{name}.py"
+    for name in ("command", "neural_speech", "parler_environment", "serve_run", "store_damage")
 }
 """Of running services, but no load: each starts its own, whatever else the machine does."""
 
