@@ -121,7 +121,7 @@ def _start(data: dict[str, Any], application: Any, directory: Path) -> None:
 
     http = data["http_options"]
     console.print(f"starting Ray; its logs are in {directory}/r", soft_wrap=True)
-    ray.init(**ray_runtime.init_options(directory=directory))
+    ray_runtime.start(ray.init, directory=directory, tell=console.print)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

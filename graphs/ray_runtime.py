@@ -1,7 +1,7 @@
 """What `presence serve` tells Ray before it starts on this machine alone.
 
-`environment()` returns variables that must be set before `ray` is imported, `init_options()` the arguments
-of `ray.init`, and `protect_token()` writes the token that Ray asks of every call between its processes.
+`environment()` returns variables that must be set before `ray` is imported, `start()` calls `ray.init`, and
+`protect_token()` writes the token that Ray asks of every call between its processes.
 What listens after that, and what protects it, is the table in docs/ports.md.
 """
 
@@ -10,9 +10,13 @@ import random
 import secrets
 import socket
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
+
+import psutil  # type: ignore[import-untyped] # it ships without types
 
 from engines.errors import ConfigurationError
 
@@ -25,6 +29,12 @@ MAX_MESSAGE_BYTES = 64 * 2**20
 OBJECT_STORE_BYTES = 256 * 2**20
 """Shared memory for values passed by reference. Calls between replicas go by value, so it is hardly used."""
 
+
+STARTS = 3
+"""How often Ray is started before `presence serve` gives up."""
+
+LATE = "timed out during startup"
+"""What Ray says, in an error of no type of its own, when its processes are not there after 30 s."""
 
 OWN_PORTS = range(30_100, 32_768)
 """Of HAProxy: above those of gateway replicas, below those that Linux hands out to whoever wants any."""
@@ -135,6 +145,39 @@ def init_options(*, directory: Path) -> dict[str, Any]:
         "object_store_memory": OBJECT_STORE_BYTES,
         "_temp_dir": str(directory / "r"),
     }
+
+
+def start(init: Callable[..., object], *, directory: Path, tell: Callable[[str], object]) -> None:
+    """Starts a Ray of this process; again where its processes took longer than the 30 s that it waits.
+
+    Args:
+        init: `ray.init`.
+        directory: private directory of this run.
+        tell: gets a line for people when it starts again.
+
+    Raises:
+        ConfigurationError: they took longer each time.
+    """
+    for tries_left in reversed(range(STARTS)):
+        try:
+            init(**init_options(directory=directory))
+            return
+        except Exception as error:
+            if LATE in str(error):
+                _end_processes(directory)
+                if tries_left:
+                    tell("Ray did not start within 30 s, and is started again: the machine is busy")
+                    continue
+                raise ConfigurationError(f"Ray did not start within 30 s, in {STARTS} tries") from None
+            raise
+
+
+def _end_processes(directory: Path) -> None:
+    """Ends what a Ray of that directory started below this process and left there."""
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if any(str(directory) in argument for argument in child.cmdline()):
+                child.kill()
 
 
 def protect_token(path: Path | None = None) -> Path:

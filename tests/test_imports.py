@@ -19,16 +19,14 @@ happened = []
 WATCHED = ("socket.bind", "socket.connect", "subprocess.Popen", "os.mkdir", "os.remove", "os.rename")
 
 def watch(event, arguments):
-    if event in WATCHED:
-        happened.append([event, repr(arguments)])
-    elif event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+"):
+    writes = event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")
+    if (event in WATCHED or writes) and "__pycache__" not in repr(arguments):
         happened.append([event, repr(arguments)])
 
 names, *warm = json.loads(sys.argv[1])
 for module in warm:
     importlib.import_module(module)
 threads = threading.active_count()
-sys.dont_write_bytecode = True
 sys.addaudithook(watch)
 for module in names:
     importlib.import_module(module)

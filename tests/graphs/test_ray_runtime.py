@@ -1,8 +1,10 @@
 """What Ray is told, checked against the installed Ray."""
 
+import importlib.util
 import json
 import os
 import re
+import signal
 import socket
 import stat
 import subprocess
@@ -119,6 +121,51 @@ def test_init_options_keep_ray_to_this_machine_and_directory(directory: Path) ->
     assert options["address"] == "local"
     assert options["include_dashboard"] is False
     assert Path(options["_temp_dir"]).is_relative_to(directory)
+
+
+class SlowRay:
+    """`ray.init` of a machine where the first starts take too long; each leaves a process behind."""
+
+    def __init__(self, late: int, *, error: str = f"The current node {ray_runtime.LATE}.") -> None:
+        self.left: list[subprocess.Popen[bytes]] = []
+        self._late = late
+        self._error = error
+
+    def init(self, *, _temp_dir: str, **_: object) -> None:
+        if len(self.left) < self._late:
+            script = "import time; time.sleep(60)"
+            self.left.append(subprocess.Popen([sys.executable, "-c", script, _temp_dir]))
+            raise Exception(self._error)
+
+
+def test_the_installed_ray_says_so_when_its_processes_are_late() -> None:
+    spec = importlib.util.find_spec("ray._private.node")
+    assert spec is not None
+    assert spec.origin is not None
+    assert ray_runtime.LATE in Path(spec.origin).read_text()
+
+
+def test_a_ray_whose_processes_are_late_is_started_again(tmp_path: Path) -> None:
+    ray, told = SlowRay(late=2), list[str]()
+    ray_runtime.start(ray.init, directory=tmp_path, tell=told.append)
+    assert [process.wait(10) for process in ray.left] == [-signal.SIGKILL] * 2
+    assert len(told) == 2
+
+
+def test_a_ray_that_is_late_each_time_is_given_up(tmp_path: Path) -> None:
+    ray = SlowRay(late=ray_runtime.STARTS)
+    with pytest.raises(ConfigurationError, match="did not start within 30 s, in 3 tries"):
+        ray_runtime.start(ray.init, directory=tmp_path, tell=print)
+    assert [process.wait(10) for process in ray.left] == [-signal.SIGKILL] * 3
+
+
+def test_other_errors_of_ray_are_its_own(tmp_path: Path) -> None:
+    ray = SlowRay(late=1, error="no memory")
+    with pytest.raises(Exception, match="no memory"):
+        ray_runtime.start(ray.init, directory=tmp_path, tell=print)
+    (left,) = ray.left
+    left.kill()
+    assert left.wait() == -signal.SIGKILL
 
 
 def test_a_new_token_is_private(tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bench.service import free_port
 
-START_S = 180
+START_S = 400
+"""Far more than it takes; two services may start at once, on two cores."""
 KEY = "test-key"
 
 
