@@ -122,6 +122,7 @@ def _start(data: dict[str, Any], application: Any, directory: Path) -> None:
     http = data["http_options"]
     console.print(f"starting Ray; its logs are in {directory}/r", soft_wrap=True)
     ray_runtime.start(ray.init, directory=directory, tell=console.print)
+    ray_runtime.end_monitors(ray._private.worker._global_node)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

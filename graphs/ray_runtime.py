@@ -180,6 +180,19 @@ def _end_processes(directory: Path) -> None:
                 child.kill()
 
 
+def end_monitors(node: Any) -> None:
+    """Ends two of Ray's processes that have nothing to do on one machine; `ray.init` cannot leave them out.
+
+    One forwards logs to the process that started Ray, which asks for none, and reads every file all the time;
+    the other would ask a cloud for more machines.
+
+    Args:
+        node: Ray's own object of this machine.
+    """
+    node.kill_log_monitor(check_alive=False)
+    node.kill_monitor(check_alive=False)
+
+
 def protect_token(path: Path | None = None) -> Path:
     """The file of Ray's token, readable by its owner only; written here if there is none.
 

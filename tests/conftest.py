@@ -31,9 +31,17 @@ ROOT = Path(__file__).resolve().parents[1]
 SERVICES = "tests/service/"
 STARTS = {
     f"{SERVICES}test_{name}.py"
-    for name in ("command", "neural_speech", "parler_environment", "serve_run", "store_damage")
+    for name in (
+        "command",
+        "neural_speech",
+        "parler_environment",
+        "serve_run",
+        "store_damage",
+        "store_databases",
+        "store_faults",
+    )
 }
-"""Of running services, but no load: each starts its own, whatever else the machine does."""
+"""Each starts services of its own, whatever else the machine does."""
 
 
 class ServicesTogether(LoadScopeScheduling):  # type: ignore[misc] # of no known type
