@@ -8,6 +8,7 @@ PresenceError
 │   ├── NoFace              the picture was read, and no face was found in it
 │   ├── UnknownModel        no model of that name, or none of that capability
 │   └── UnknownRecord       no registration of that id
+├── ModelDisabled           the model of that name is not served
 ├── Conflict                the Idempotency-Key was used for another registration
 ├── LivenessUnavailable     liveness was asked of a model that has no liveness weights
 ├── TooLarge                body, picture or clip exceeds a limit
@@ -62,6 +63,10 @@ class UnknownModel(NotFound):
 
 class UnknownRecord(NotFound):
     """No registration of that id."""
+
+
+class ModelDisabled(PresenceError):
+    """The model of that name is there, and its model file says that it is not served."""
 
 
 class Conflict(PresenceError):

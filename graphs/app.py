@@ -41,7 +41,7 @@ def app(args: AppArgs) -> Application:
         max_ongoing_requests=4 * args.gateway.max_in_flight,
         ray_actor_options={"num_cpus": args.gateway.num_cpus},
     )(serve.ingress(None)(Gateway))
-    return gateway.bind(args, (*models, *found), wirings, _store(args.store), keys)
+    return gateway.bind(args, (*written, *found), wirings, _store(args.store), keys)
 
 
 def _store(settings: Store) -> Application:

@@ -143,7 +143,9 @@ class ModelFile(Settings):
     tts: Speaking = Field(Speaking(), description="text to speech: the voice")
     files: tuple[WeightFile, ...] = Field((), description="files the gallery installed")
     license: str = Field("", description="licence of the weights")
-    disabled: bool = Field(False, description="LocalAI's: the model is not served, as if it were not there")
+    disabled: bool = Field(
+        False, description="LocalAI's: the model is not served, requests that name it get 403"
+    )
     fused: bool = Field(
         False, description="all parts in one replica, sized by deployment.detector: one hop less a request"
     )

@@ -10,6 +10,7 @@ from deployments.messages import SpeakRequest
 from engines.errors import InvalidInput, TooLarge, UnknownModel
 from engines.tts import Voice
 from engines.tts.formats import Target
+from graphs.choice import refuse_disabled
 from graphs.clients.tts import Synthesizer
 from graphs.voices import SCHEME, VoiceLibrary, is_id, profile_id
 
@@ -119,8 +120,9 @@ class SpeechFlow:
     def select(self, order: Order) -> tuple[SpeechNode, Order]:
         """The model that is meant, and the order with what the model's name said of the voice.
 
-        Raises UnknownModel that lists what is installed.
+        Raises UnknownModel that lists what is installed, ModelDisabled.
         """
+        refuse_disabled(order.model, self._kinds)
         name, backend = order.model, order.backend
         if backend and (preset := VOICES_AS_MODELS.get(backend)) and preset.fullmatch(name):
             order = replace(order, model="", voice=order.voice or name)

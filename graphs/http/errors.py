@@ -21,6 +21,7 @@ STATUS: dict[type[errors.PresenceError], int] = {
     errors.InvalidInput: 400,
     errors.NotAuthorized: 401,
     errors.NotFound: 404,
+    errors.ModelDisabled: 403,
     errors.Conflict: 409,
     errors.LivenessUnavailable: 412,
     errors.TooLarge: 413,
@@ -33,6 +34,10 @@ STATUS: dict[type[errors.PresenceError], int] = {
     errors.DeadlineExceeded: 504,
 }
 """Status of each branch of the tree; a leaf has the status of its nearest listed ancestor."""
+
+
+TYPES: dict[type[errors.PresenceError], str] = {errors.ModelDisabled: "model_disabled"}
+"""LocalAI's types of errors whose status does not say enough."""
 
 
 def status_of(error: errors.PresenceError) -> int:
@@ -51,10 +56,14 @@ def error_body(
 
 
 def error_response(
-    code: int, message: str, param: str | None = None, headers: dict[str, str] | None = None
+    code: int,
+    message: str,
+    param: str | None = None,
+    headers: dict[str, str] | None = None,
+    type_: str | None = None,
 ) -> JSONResponse:
     """An error as an ASGI response."""
-    type_ = "invalid_request_error" if code < 500 else "server_error"
+    type_ = type_ or ("invalid_request_error" if code < 500 else "server_error")
     return JSONResponse(error_body(code, message, param, type_), status_code=code, headers=headers)
 
 
@@ -65,7 +74,7 @@ def _presence_error(request: Request, error: Exception) -> JSONResponse:
     headers: dict[str, str] = {}
     if isinstance(error, errors.Busy | errors.StoreUnavailable):
         headers["Retry-After"] = str(error.retry_after_s)
-    return error_response(status_of(error), error.message, error.param, headers)
+    return error_response(status_of(error), error.message, error.param, headers, TYPES.get(type(error)))
 
 
 def _validation_error(_: Request, error: Exception) -> JSONResponse:
@@ -118,6 +127,7 @@ class ErrorResponse(BaseModel):
 MEANING = {
     400: "the request is malformed or a value is out of range",
     401: "no API key, or a wrong one",
+    403: "the model is disabled",
     408: "the body did not come in time",
     404: "an unknown model or id, or no face in the picture; the message says which",
     409: "the Idempotency-Key was used for another registration",

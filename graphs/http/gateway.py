@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
+from graphs.choice import DISABLED
 from graphs.clients.face import (
     RemoteFaceAttributes,
     RemoteFaceDetector,
@@ -50,7 +51,8 @@ class Gateway:
         write_logs()
         media = MediaReader(media_rules(args))
         remote = RemoteStore(store)
-        kinds = {model.name: model.capability for model in models}
+        kinds = {model.name: DISABLED if model.disabled else model.capability for model in models}
+        models = tuple(model for model in models if not model.disabled)
         library = VoiceLibrary(remote, args.speech.max_profiles, args.speech.max_profile_seconds)
         nodes, ad_hoc = speech_nodes(wirings)
         own = {wiring.name for wiring in wirings.speech if not wiring.handles}

@@ -21,7 +21,7 @@ async def _flow(request: Request) -> SpeechFlow:
 
 Flow = Annotated[SpeechFlow, Depends(_flow)]
 
-COMMON = (400, 401, 404, 408, 413, 503, 504)
+COMMON = (400, 401, 403, 404, 408, 413, 503, 504)
 SOUND: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "the sound",

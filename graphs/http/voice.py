@@ -29,7 +29,7 @@ async def _people(request: Request) -> Registrations:
 Flow = Annotated[VoiceFlow, Depends(_flow)]
 People = Annotated[Registrations, Depends(_people)]
 
-COMMON = (400, 401, 404, 408, 413, 415, 503, 504)
+COMMON = (400, 401, 403, 404, 408, 413, 415, 503, 504)
 router = APIRouter(tags=["voices"])
 
 

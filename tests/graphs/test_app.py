@@ -37,8 +37,8 @@ def wirings(application: Application) -> dict[str, FaceWiring]:
 
 
 def served(application: Application) -> list[str]:
-    """Names of what the gateway is told of."""
-    return [model.name for model in bound(application).init_args[1]]
+    """Names of the models that the gateway is told to serve."""
+    return [model.name for model in bound(application).init_args[1] if not model.disabled]
 
 
 def options(application: Application) -> Any:
@@ -261,6 +261,8 @@ def test_disabled_models_are_not_served_whatever_their_backend(tmp_path: Path) -
     assert served(app(args(tmp_path, disabled))) == ["c"]
     (tmp_path / "d.yaml").unlink()
     assert served(app(args(tmp_path, disabled))) == ["c", "voice.onnx"]
+    told = bound(app(args(tmp_path, disabled))).init_args[1]
+    assert {model.name for model in told if model.disabled} == {"a", "b"}
 
 
 def test_where_keys_are_required_nothing_starts_without_one(

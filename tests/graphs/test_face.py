@@ -23,6 +23,7 @@ from engines.errors import (
     DeadlineExceeded,
     InvalidInput,
     LivenessUnavailable,
+    ModelDisabled,
     NoFace,
     NotDecodable,
     PresenceError,
@@ -31,6 +32,7 @@ from engines.errors import (
 from engines.face import fake
 from engines.face.model import FaceModel
 from engines.types import Aliveness, Box, Demographics, EngineOptions, Face, Image
+from graphs.choice import DISABLED
 from graphs.clients.store import Store
 from graphs.demographics import only
 from graphs.face import FaceFlow, FaceNode, wanted_heads
@@ -367,6 +369,9 @@ async def test_models_are_found_by_name_and_the_first_is_the_default(
         await flow.embed("c", picture(RED), later())
     with pytest.raises(UnknownModel, match="presence models install"):
         FaceFlow({}, media).node(None)
+    for kinds in ({"a": one}, {}):
+        with pytest.raises(ModelDisabled, match='model "off" is disabled'):
+            FaceFlow(kinds, media, {"off": DISABLED}).node("off")
 
 
 async def test_the_deadline_reaches_every_part(calls: Calls, media: MediaReader) -> None:

@@ -20,6 +20,7 @@ EXPECTED = {
     errors.NotFound: 404,
     errors.NoFace: 404,
     errors.UnknownModel: 404,
+    errors.ModelDisabled: 403,
     errors.Conflict: 409,
     errors.LivenessUnavailable: 412,
     errors.TooLarge: 413,
@@ -80,11 +81,12 @@ def test_every_status_can_be_documented() -> None:
 async def test_an_error_of_the_tree_leaves_in_the_one_shape(kind: type[errors.PresenceError]) -> None:
     answer = await ask(failing(kind("what to do about it")), "GET", "/fail")
     assert answer.status_code == EXPECTED[kind]
+    usual = "invalid_request_error" if answer.status_code < 500 else "server_error"
     assert answer.json() == {
         "error": {
             "code": EXPECTED[kind],
             "message": "what to do about it",
-            "type": "invalid_request_error" if answer.status_code < 500 else "server_error",
+            "type": "model_disabled" if kind is errors.ModelDisabled else usual,
         }
     }
     assert ("retry-after" in answer.headers) is (answer.status_code in (503, 507))

@@ -210,6 +210,7 @@ def service_arguments(shared: Path, keys: Path) -> dict[str, Any]:
         {"name": "talker", "backend": "fake-voice",
          "options": ["emotion_model:emotions", "age_gender_model:absent/model"]},
         {"name": "espeak-ng", "backend": "espeak-ng", "license": "GPL-3.0-or-later"},
+        {"name": "off", "backend": "llama-cpp", "disabled": True},
     ]  # fmt: skip
     return {
         "models": models,

@@ -32,6 +32,29 @@ def test_models_are_listed_with_capability_licence_and_state(client: httpx.Clien
     assert [models[name]["capability"] for name in ("resemblyzer-ge2e", "talker")] == ["voice", "voice"]
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(f"/v1/face/{verb}" for verb in ("verify", "analyze", "embed", "detect", "register", "identify")),
+        "/v1/detection",
+        *(f"/v1/voice/{verb}" for verb in ("verify", "analyze", "embed", "register", "identify")),
+        "/tts",
+        "/v1/audio/speech",
+        "/v1/text-to-speech/anyone",
+        "/v1/text-to-speech/anyone/stream",
+        "/v1/sound-generation",
+    ],
+)
+def test_a_disabled_model_is_refused_as_by_localai(client: httpx.Client, path: str) -> None:
+    media = dict.fromkeys(("img", "img1", "img2", "image", "audio", "audio1", "audio2"), "aGVsbG8=")
+    texts = dict.fromkeys(("input", "text", "name", "voice"), "hello")
+    answer = client.post(path, json={"model": "off", "model_id": "off", **media, **texts})
+    assert answer.status_code == 403, answer.text
+    error = answer.json()["error"]
+    assert (error["code"], error["type"]) == (403, "model_disabled")
+    assert error["message"] == 'model "off" is disabled'
+
+
 def test_health_is_public_and_readiness_tells_all_is_loaded(client: httpx.Client) -> None:
     bare = httpx.Client(base_url=client.base_url, trust_env=False)
     with bare:
