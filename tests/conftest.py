@@ -35,6 +35,7 @@ STARTS = {
         "command",
         "neural_speech",
         "parler_environment",
+        "pgvector",
         "serve_run",
         "store_damage",
         "store_databases",

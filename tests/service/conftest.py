@@ -45,8 +45,14 @@ class Service:
         return httpx.Client(base_url=self.url, headers=headers, timeout=timeout_s, trust_env=False)
 
 
-def start(arguments: list[str], port: int, log: Path, env: dict[str, str]) -> subprocess.Popen[bytes]:
-    command = [str(Path(sys.executable).parent / "presence"), "serve", "--port", str(port), *arguments]
+PYTHON = Path(sys.executable)
+
+
+def start(
+    arguments: list[str], port: int, log: Path, env: dict[str, str], python: Path = PYTHON
+) -> subprocess.Popen[bytes]:
+    """python: of the environment whose `presence` runs."""
+    command = [str(python.with_name("presence")), "serve", "--port", str(port), *arguments]
     with log.open("wb") as output:
         return subprocess.Popen(
             command,
@@ -81,11 +87,12 @@ def running(
     env: dict[str, str] | None = None,
     within_s: float = START_S,
     host: str = "",
+    python: Path = PYTHON,
 ) -> Iterator[Service]:
     port, log = free_port(), directory / "serve.log"
     url = f"http://{host or '127.0.0.1'}:{port}"
     arguments = [*arguments, "--host", host] if host else arguments
-    process = start(arguments, port, log, {"HOME": str(directory), **(env or {})})
+    process = start(arguments, port, log, {"HOME": str(directory), **(env or {})}, python)
     try:
         ready = wait_until_ready(process, url, log, within_s)
         yield Service(url, port, process.pid, log, ready, key)

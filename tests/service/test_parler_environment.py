@@ -1,7 +1,7 @@
 """Parler-TTS in the environments that it needs: its tests in one, its replica in the one that Ray makes.
 
-The second is made as docs/speech-engines.md prints it: a copy of this environment, which takes minutes, in
-which other versions are installed.
+The second is made as docs/speech-engines.md prints it: a copy of the service's environment, in which other
+versions are installed. Here the service has an environment of links, as copies of gigabytes take minutes.
 """
 
 import re
@@ -37,12 +37,23 @@ def model_file() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its Python. Holds the packages of the page, and what the tests import."""
-    directory = tmp_path_factory.mktemp("parler") / "venv"
-    python = directory / "bin" / "python"
     packages = model_file()["deployment"]["synthesizer"]["runtime_env"]["uv"]["packages"]
+    return made(tmp_path_factory.mktemp("parler") / "venv", *packages, "av", "pytest")
+
+
+@pytest.fixture(scope="module")
+def links(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its Python. Holds what the service and Ray need, each file a link into the cache of uv."""
+    pins = ["-c", str(ROOT / "constraints.txt"), "--link-mode", "symlink"]
+    return made(tmp_path_factory.mktemp("service") / "venv", *pins, "pip", "-e", str(ROOT))
+
+
+def made(directory: Path, *given: str) -> Path:
+    """The Python of a new environment with what these arguments of `uv pip install` name."""
+    python = directory / "bin" / "python"
     for arguments in (
         ["venv", "--python", sys.executable, str(directory)],
-        ["pip", "install", "--python", str(python), *packages, "av", "pytest"],
+        ["pip", "install", "--python", str(python), *given],
     ):
         subprocess.run([str(UV), *arguments], check=True, capture_output=True, timeout=600)
     return python
@@ -59,6 +70,7 @@ def test_its_tests_pass_where_it_is_installed(environment: Path) -> None:
 @pytest.fixture(scope="module")
 def parler(
     environment: Path,
+    links: Path,
     serve_with: Callable[..., AbstractContextManager[Any]],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[httpx.Client]:
@@ -77,7 +89,10 @@ def parler(
     model["parameters"]["model"] = "parler"
     model["tts"]["voice"] = "a deep voice"
     arguments = {"models": [model], "store": {"directory": str(models / "store")}}
-    with serve_with(arguments, models, READY_WITHIN_S) as own, own.client(300) as client:
+    with (
+        serve_with(arguments, models, READY_WITHIN_S, python=links) as own,
+        own.client(300) as client,
+    ):
         yield client
 
 

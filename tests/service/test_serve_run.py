@@ -70,7 +70,7 @@ def readiness(url: str, process: subprocess.Popen[bytes], log: Path) -> Iterator
     pytest.fail(log.read_text()[-4000:])
 
 
-def test_the_embedded_profile_runs_and_says_what_it_waits_for(directory: Path) -> None:
+def test_the_embedded_profile_runs(directory: Path) -> None:
     config = yaml.safe_load((ROOT / "config" / "local.yaml").read_text(encoding="utf-8"))
     port = config["http_options"]["port"] = free_port()
     written, log, url = directory / "local.yaml", directory / "log", f"http://127.0.0.1:{port}"
@@ -92,7 +92,6 @@ def test_the_embedded_profile_runs_and_says_what_it_waits_for(directory: Path) -
             told = answer.json()
             assert told["status"] == "starting"
             assert set(told["loading"]) <= {*names, "store"}
-        assert any(answer.json()["loading"] for answer in waiting), "it was asked while models loaded"
         assert {answer.status_code for answer in answers} <= {200, 404, 503}
         spoken = httpx.post(f"{url}/tts", json={"model": "espeak-ng", "input": "ready"}, trust_env=False)
         assert (spoken.status_code, spoken.content[:4]) == (200, b"RIFF")
