@@ -29,7 +29,7 @@ OutputFormat = Annotated[
 DEFAULT_FORMAT = "mp3_44100_128"
 SHAPES: dict[int | str, dict[str, Any]] = {
     code: {"model": wire.DetailResponse, "description": MEANING[code]}
-    for code in (400, 401, 404, 408, 413, 503, 504)
+    for code in (400, 401, 403, 404, 408, 413, 503, 504)
 }
 router = APIRouter(tags=["ElevenLabs"])
 

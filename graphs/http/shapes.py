@@ -9,6 +9,7 @@ PREFIXES = ("/v1/text-to-speech/", "/v1/sound-generation", "/v1/voices", "/v2/vo
 WORDS = {
     400: "invalid_request",
     401: "invalid_api_key",
+    403: "model_disabled",
     404: "not_found",
     408: "request_timeout",
     413: "too_large",

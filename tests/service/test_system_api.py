@@ -40,9 +40,6 @@ def test_models_are_listed_with_capability_licence_and_state(client: httpx.Clien
         *(f"/v1/voice/{verb}" for verb in ("verify", "analyze", "embed", "register", "identify")),
         "/tts",
         "/v1/audio/speech",
-        "/v1/text-to-speech/anyone",
-        "/v1/text-to-speech/anyone/stream",
-        "/v1/sound-generation",
     ],
 )
 def test_a_disabled_model_is_refused_as_by_localai(client: httpx.Client, path: str) -> None:
@@ -53,6 +50,16 @@ def test_a_disabled_model_is_refused_as_by_localai(client: httpx.Client, path: s
     error = answer.json()["error"]
     assert (error["code"], error["type"]) == (403, "model_disabled")
     assert error["message"] == 'model "off" is disabled'
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/text-to-speech/anyone", "/v1/text-to-speech/anyone/stream", "/v1/sound-generation"],
+)
+def test_a_disabled_model_is_refused_in_elevenlabs_shape(client: httpx.Client, path: str) -> None:
+    answer = client.post(path, json={"model_id": "off", "text": "hello"})
+    assert answer.status_code == 403, answer.text
+    assert answer.json()["detail"] == {"status": "model_disabled", "message": 'model "off" is disabled'}
 
 
 def test_health_is_public_and_readiness_tells_all_is_loaded(client: httpx.Client) -> None:
