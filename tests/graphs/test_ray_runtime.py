@@ -133,8 +133,14 @@ class SlowRay:
 
     def init(self, *, _temp_dir: str, **_: object) -> None:
         if len(self.left) < self._late:
-            script = "import time; time.sleep(60)"
-            self.left.append(subprocess.Popen([sys.executable, "-c", script, _temp_dir]))
+            script = "import time; print('here', flush=True); time.sleep(60)"
+            command = [sys.executable, "-c", script, _temp_dir]
+            process = subprocess.Popen(command, stdout=subprocess.PIPE)
+            self.left.append(process)
+            # Linux lets a parent go on a moment before a new program's arguments can be read.
+            assert process.stdout is not None
+            with process.stdout as said:
+                assert said.readline() == b"here\n"
             raise Exception(self._error)
 
 
