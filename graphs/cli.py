@@ -110,6 +110,7 @@ def run(data: dict[str, Any], arguments: AppArgs) -> None:
         ray_runtime.protect_token(Path(path) if (path := os.environ.get("RAY_AUTH_TOKEN_PATH")) else None)
         haproxy.tell_front(Path(directory), http["host"])
         os.environ.update(ray_runtime.environment(port=http["port"], directory=Path(directory)))
+        ray_runtime.lengthen_turns()
         from graphs.app import app  # noqa: PLC0415 - Ray reads its environment when it is imported
 
         _start(data, app(arguments), Path(directory))

@@ -1,7 +1,8 @@
 """What `presence serve` tells Ray before it starts on this machine alone.
 
-`environment()` returns variables that must be set before `ray` is imported, `start()` calls `ray.init`, and
-`protect_token()` writes the token that Ray asks of every call between its processes.
+`environment()` returns variables that must be set before `ray` is imported, `start()` calls `ray.init`,
+`protect_token()` writes the token that Ray asks of every call between its processes, and `lengthen_turns()`
+keeps these from interrupting the models.
 What listens after that, and what protects it, is the table in docs/ports.md.
 """
 
@@ -145,6 +146,19 @@ def init_options(*, directory: Path) -> dict[str, Any]:
         "object_store_memory": OBJECT_STORE_BYTES,
         "_temp_dir": str(directory / "r"),
     }
+
+
+def lengthen_turns() -> None:
+    """Has this process and all that it starts scheduled as SCHED_BATCH, unless it has a policy of its own.
+
+    Ray's threads wake a thousand times a second, and more. By the usual policy, SCHED_OTHER, one that wakes
+    interrupts a model where every core computes; by this one it waits for the scheduler's next tick, at most
+    10 ms. An idle core takes it at once by either.
+    Source: https://man7.org/linux/man-pages/man7/sched.7.html
+    """
+    if sys.platform == "linux" and os.sched_getscheduler(0) == os.SCHED_OTHER:
+        with suppress(PermissionError):  # of a sandbox
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def start(init: Callable[..., object], *, directory: Path, tell: Callable[[str], object]) -> None:

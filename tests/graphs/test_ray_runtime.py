@@ -123,6 +123,26 @@ def test_init_options_keep_ray_to_this_machine_and_directory(directory: Path) ->
     assert Path(options["_temp_dir"]).is_relative_to(directory)
 
 
+POLICIES = """
+import os, subprocess, sys
+from graphs import ray_runtime
+
+os.sched_setscheduler(0, int(sys.argv[1]), os.sched_param(0))
+ray_runtime.lengthen_turns()
+print(os.sched_getscheduler(0), flush=True)
+subprocess.run([sys.executable, "-c", "import os; print(os.sched_getscheduler(0))"], check=True)
+"""
+"""Prints its own policy and that of a process that it starts."""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the policies are Linux' own")
+@pytest.mark.parametrize(("given", "then"), [("SCHED_OTHER", "SCHED_BATCH"), ("SCHED_IDLE", "SCHED_IDLE")])
+def test_all_processes_let_a_model_finish_its_turn(given: str, then: str) -> None:
+    command = [sys.executable, "-c", POLICIES, str(getattr(os, given))]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == [str(getattr(os, then))] * 2
+
+
 class SlowRay:
     """`ray.init` of a machine where the first starts take too long; each leaves a process behind."""
 
