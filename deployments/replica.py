@@ -1,12 +1,12 @@
 """What every model part has in common inside its Serve replica."""
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 import ray
 
 from deployments.batching import Batcher, BatchObserver
+from deployments.together import together
 from engines.errors import PresenceError
 from engines.types import Runtime
 
@@ -54,6 +54,6 @@ class BatchedReplica(Generic[In, Out]):
 
     async def _all(self, items: Sequence[In], deadline: float) -> list[Out] | PresenceError:
         try:
-            return list(await asyncio.gather(*(self._batcher.submit(item, deadline) for item in items)))
+            return list(await together(*(self._batcher.submit(item, deadline) for item in items)))
         except PresenceError as error:
             return error

@@ -65,9 +65,12 @@ def refuse_unknown(options: Iterable[str], known: Iterable[str]) -> None:
             raise ConfigurationError(f"unknown option {option!r}; known options: {', '.join(sorted(known))}")
 
 
-def require_files(paths: Iterable[Path]) -> None:
-    """Raises ConfigurationError that names the weight files that do not exist."""
-    if missing := [str(path) for path in paths if not path.is_file()]:
+def require_files(paths: Iterable[Path], options: EngineOptions) -> None:
+    """Raises ConfigurationError that names the weight files that are not there, and the options that name them."""
+    keys = {f"option {name}": text for name, text in options.options.items()}
+    keys["parameters.model"] = options.model
+    named = {options.models_dir / text: f" ({key})" for key, text in keys.items() if text}
+    if missing := [f"{path}{named.get(path, '')}" for path in paths if not path.is_file()]:
         raise ConfigurationError(
             f"missing weights: {', '.join(missing)}; install the model with "
             "`presence models install`, or correct the options that name the files"

@@ -34,11 +34,15 @@ ENGINES: dict[str, dict[str, str]] = {
 def capability(engine: str) -> str:
     """The capability that an engine serves, such as "face".
 
-    Raises ConfigurationError when no engine has that name.
+    Raises ConfigurationError when no engine has that name, or engines of two capabilities have it.
     """
-    for noun, engines in ENGINES.items():
-        if engine in engines:
-            return noun
+    nouns = [noun for noun, engines in ENGINES.items() if engine in engines]
+    if len(nouns) > 1:
+        raise ConfigurationError(
+            f"backend {engine!r} is registered for {' and for '.join(nouns)}; rename one"
+        )
+    if nouns:
+        return nouns[0]
     known = sorted(name for engines in ENGINES.values() for name in engines)
     raise ConfigurationError(f"unknown backend {engine!r}; known backends: {', '.join(known)}")
 

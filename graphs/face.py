@@ -1,6 +1,5 @@
 """Face flows: verify, analyze, embed, detect. Plain objects that hold Protocols; no HTTP in them."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -8,6 +7,7 @@ from types import MappingProxyType
 import numpy as np
 
 from deployments.messages import Crops, DetectRequest, FoundFace, Selection
+from deployments.together import together
 from engines.errors import LivenessUnavailable, NoFace
 from engines.types import Box, Demographics, Image
 from graphs.choice import choose
@@ -112,11 +112,11 @@ class FaceFlow:
         node = self.node(model)
         wanted = ("recognizer", "liveness") if liveness else ("recognizer",)
         require_liveness(node, liveness)
-        faces = await asyncio.gather(
+        faces = await together(
             self._meant(node, images[0], "img1", wanted, deadline),
             self._meant(node, images[1], "img2", wanted, deadline),
         )
-        (one, two), alive = await asyncio.gather(
+        (one, two), alive = await together(
             self._embeddings(node, faces, deadline), self._alive(node, faces, deadline, liveness)
         )
         distance = cosine_distance(one, two)
@@ -158,7 +158,7 @@ class FaceFlow:
         faces = await self._faces(node, image, "img", deadline, crops=wanted)
         if not faces:
             return []
-        told, alive = await asyncio.gather(
+        told, alive = await together(
             self._told(node, faces, heads, deadline), self._alive(node, faces, deadline, liveness)
         )
         return [
@@ -184,7 +184,7 @@ class FaceFlow:
         threshold: float | None = None,
     ) -> tuple[FoundFace, ...]:
         """Those that are meant of a picture's faces, with their crops. Errors name the field."""
-        data = await self._media.read(image, field_name)
+        data = await self._media.read(image, field_name, deadline)
         with naming(field_name):
             request = DetectRequest(data, crops, select, threshold)
             return (await node.detector.detect(request, deadline)).faces

@@ -3,6 +3,7 @@
 import asyncio
 import binascii
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from urllib.parse import quote, unquote_to_bytes, urljoin, urlsplit
 
 import httpcore
 
-from engines.errors import InvalidInput, MediaUnavailable, NotDecodable, TooLarge
+from engines.errors import DeadlineExceeded, InvalidInput, MediaUnavailable, NotDecodable, TooLarge
 from graphs.addresses import CheckedNetwork, RefusedAddressError, Resolver, parse_networks, system_resolver
 
 MAX_URL_CHARS = 8192
@@ -75,19 +76,20 @@ class MediaReader:
             network_backend=CheckedNetwork(parse_networks(rules.allow_networks), resolve),
         )
 
-    async def read(self, value: str, field: str) -> bytes:
+    async def read(self, value: str, field: str, deadline: float) -> bytes:
         """The bytes that `value` holds or points to, at least one; `field` is the name that errors give it.
 
+        deadline: seconds since the epoch.
         Raises InvalidInput for a value of no known form, MediaUnavailable when a URL cannot be
-        fetched, TooLarge over `max_bytes`.
+        fetched, TooLarge over `max_bytes`, DeadlineExceeded.
         """
         with naming(field):
-            data = await self._read(value.strip())
+            data = await self._read(value.strip(), deadline)
             if not data:
                 raise InvalidInput("empty")
             return data
 
-    async def _read(self, value: str) -> bytes:
+    async def _read(self, value: str, deadline: float) -> bytes:
         scheme = SCHEME.match(value)
         match scheme and scheme[1].lower():
             case None:
@@ -95,7 +97,7 @@ class MediaReader:
             case "data":
                 return _from_data_uri(value, self._rules.max_bytes)
             case "http" | "https":
-                return await self._fetch(value)
+                return await self._fetch(value, deadline)
             case _:
                 raise InvalidInput("only http and https URLs, data URIs and base64 are read")
 
@@ -103,15 +105,18 @@ class MediaReader:
         """Closes idle connections."""
         await self._pool.aclose()
 
-    async def _fetch(self, url: str) -> bytes:
+    async def _fetch(self, url: str, deadline: float) -> bytes:
         if not self._rules.allow_urls:
             raise InvalidInput("URLs are not fetched here; send a data URI or base64")
+        left = deadline - time.time()
         try:
-            async with asyncio.timeout(self._rules.fetch_timeout_s):
+            async with asyncio.timeout(min(self._rules.fetch_timeout_s, left)):
                 return await self._follow(url)
         except RefusedAddressError:
             reason = REFUSED
         except (TimeoutError, httpcore.TimeoutException):
+            if left <= self._rules.fetch_timeout_s:
+                raise DeadlineExceeded("the URL gave no complete answer before the deadline") from None
             reason = f"the URL gave no complete answer within {self._rules.fetch_timeout_s:g} s"
         except httpcore.ProtocolError:
             reason = "the URL gave no valid HTTP answer, or an incomplete one"

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, PrivateAttr, Validation
 
 from engines import registry
 from engines.errors import ConfigurationError
+from graphs.localai_keys import LOCALAI_KEYS_WITHOUT_EFFECT
 from graphs.nulls import NullsAbsent
 
 logger = logging.getLogger("presence.settings")
@@ -17,16 +18,6 @@ logger = logging.getLogger("presence.settings")
 DEFAULT_STORE_DIR = Path("~/.presence/store")
 
 Role = Literal["detector", "recognizer", "attributes", "liveness", "encoder", "synthesizer"]
-
-LOCALAI_KEYS_WITHOUT_EFFECT = frozenset(
-    {"backend_options", "batch", "context_size", "cuda", "cutstrings", "debug", "description",
-     "diffusers", "download_files", "embeddings", "f16", "feature_flags", "flash_attention",
-     "function", "gpu_layers", "grammar", "grpc", "icon", "last_checked", "low_vram", "main_gpu",
-     "mirostat", "mmap", "mmlock", "mmproj", "no_mulmatq", "numa", "pinned", "prompt_cache_path",
-     "reranking", "roles", "rope_scaling", "seed", "size", "step", "stopwords", "system_prompt", "tags",
-     "template", "tensor_split", "threads", "trimspace", "trimsuffix", "type", "urls", "usage"}
-)  # fmt: skip
-"""Keys of LocalAI's model files that mean nothing here; they are accepted and ignored."""
 
 ENGINE_OPTION: dict[tuple[str, str], str] = {
     ("insightface", "insightface"): "insightface",
@@ -157,7 +148,11 @@ class ModelFile(Settings):
     def _localai(cls, data: object) -> object:
         if not isinstance(data, dict):
             return data
-        return {key: value for key, value in data.items() if key not in LOCALAI_KEYS_WITHOUT_EFFECT}
+        every = data.get("disabled") is True  # of a backend that is not here, perhaps
+        ignored = {
+            key for key in data if every or key in LOCALAI_KEYS_WITHOUT_EFFECT
+        } - cls.model_fields.keys()
+        return {key: value for key, value in data.items() if key not in ignored}
 
     @property
     def where(self) -> str:
@@ -358,15 +353,22 @@ def read_model_file(path: Path) -> ModelFile:
     return model
 
 
+REMEDIES = {
+    "extra_forbidden": ("remove it or correct its spelling",),
+    "missing": ("add it",),
+    "string_pattern_mismatch": ("take letters, digits, dot, dash and underscore, a letter or digit first",),
+    "string_type": ("put quotes around it",),
+}
+"""What to do about a kind of error whose message does not say it."""
+
+
 def explain(error: ValidationError) -> str:
     """A validation error in one line a field: the key, what is wrong, and what to do."""
     lines = []
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"]) or "the file"
-        if item["type"] == "extra_forbidden":
-            lines.append(f"{key}: unknown key; remove it or correct its spelling")
-        else:
-            lines.append(f"{key}: {item['msg']}")
+        wrong = "unknown key" if item["type"] == "extra_forbidden" else item["msg"]
+        lines.append("; ".join((f"{key}: {wrong}", *REMEDIES.get(item["type"], ()))))
     return "; ".join(lines)
 
 

@@ -1,6 +1,5 @@
 """LocalAI's generic stores: keys are vectors, values are text."""
 
-import asyncio
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from deployments.messages import SearchRequest
+from deployments.together import together
 from engines.errors import InvalidInput
 from engines.store import NewRecord, Space
 from graphs.clients.store import Store
@@ -59,7 +59,7 @@ class Stores:
         found: dict[str, str] = {}
         for start in range(0, len(ids), TOGETHER):
             calls = (self.store.get((namespace, one), deadline) for one in ids[start : start + TOGETHER])
-            for stored in await asyncio.gather(*calls):
+            for stored in await together(*calls):
                 if stored is not None:
                     found[stored.id] = stored.value or ""
         there = [(one, vector) for one, vector in zip(ids, vectors, strict=True) if one in found]

@@ -1,6 +1,5 @@
 """Voice flows: verify, analyze, embed. Plain objects that hold Protocols; no HTTP in them."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -8,6 +7,7 @@ from types import MappingProxyType
 import numpy as np
 
 from deployments.messages import DescribeRequest
+from deployments.together import together
 from engines.errors import NothingComputable
 from engines.types import Demographics
 from graphs.choice import choose
@@ -87,7 +87,7 @@ class VoiceFlow:
         Raises UnknownModel and the errors of media and models.
         """
         node = self.node(model)
-        one, two = await asyncio.gather(
+        one, two = await together(
             self._embedding(node, clips[0], "audio1", deadline),
             self._embedding(node, clips[1], "audio2", deadline),
         )
@@ -117,7 +117,7 @@ class VoiceFlow:
         heads = wanted_heads(node, actions)
         if node.attributes is None or not heads:
             raise nothing_computable(node, actions)
-        data = await self._media.read(clip, "audio")
+        data = await self._media.read(clip, "audio", deadline)
         with naming("audio"):
             described = await node.attributes.describe(DescribeRequest(data, heads), deadline)
         told = only(described.told, actions)
@@ -126,7 +126,7 @@ class VoiceFlow:
         return AnalyzedClip(described.seconds, told)
 
     async def _embedding(self, node: VoiceNode, clip: str, field_name: str, deadline: float) -> np.ndarray:
-        data = await self._media.read(clip, field_name)
+        data = await self._media.read(clip, field_name, deadline)
         with naming(field_name):
             return await node.encoder.embed(data, deadline)
 

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from deployments.together import together
 from engines.audio import decode
 from engines.errors import InvalidInput, TooLarge, UnknownRecord
 from engines.store import Filter, NewRecord, Space, Stored
@@ -120,7 +121,7 @@ class VoiceLibrary:
         """Its recording: FLAC, one channel. Raises UnknownRecord."""
         profile = await self.get(profile_id, deadline)
         ids = _part_ids(profile)
-        parts = await asyncio.gather(*(self.store.get((NAMESPACE, one), deadline) for one in ids))
+        parts = await together(*(self.store.get((NAMESPACE, one), deadline) for one in ids))
         if not all(parts):
             raise UnknownRecord(f'the voice profile "{profile_id}" was deleted')
         return b"".join(base64.b64decode(part.value or "") for part in parts if part)

@@ -21,6 +21,7 @@ class FaceModel:
 
     def __init__(self, engine: str, options: EngineOptions) -> None:
         kind = registry.load("face", engine)
+        self._options = options
         self.engine: FaceEngine = kind(options)
         self.liveness = MiniFasNet(options)
         self.expression = Expression(options)
@@ -34,7 +35,7 @@ class FaceModel:
 
     def require_weights(self) -> None:
         """Raises ConfigurationError that names the weight files that do not exist."""
-        require_files(self.weights)
+        require_files(self.weights, self._options)
 
     def crops(self, image: Image, face: Face, wanted: CropNames) -> dict[str, tuple[Image, ...]]:
         """The crops of one face for the wanted parts: recognizer, genderage, expression, liveness."""

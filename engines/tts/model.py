@@ -19,6 +19,7 @@ class TtsModel:
 
     def __init__(self, engine: str, options: EngineOptions, recording: str = "") -> None:
         kind = registry.load("tts", engine)
+        self._options = options
         self.engine: TtsEngine = kind(options)
         refuse_unknown(options.options, kind.known_options)
         self.recording = self._inside(options.models_dir, recording) if recording else None
@@ -29,7 +30,8 @@ class TtsModel:
 
     def require_files(self) -> None:
         """Raises ConfigurationError that names the weight files, or the recording, that do not exist."""
-        require_files([*self.engine.weights(), *([self.recording] if self.recording else [])])
+        recording = [self.recording] if self.recording else []
+        require_files([*self.engine.weights(), *recording], self._options)
 
     def _inside(self, directory: Path, name: str) -> Path:
         path = (directory / name).resolve()

@@ -15,10 +15,11 @@ class VoiceModel:
 
     def __init__(self, engine: str, options: EngineOptions) -> None:
         kind = registry.load("voice", engine)
+        self._options = options
         self.engine: VoiceEngine = kind(options)
         self.heads = AttributeHeads(options)
         refuse_unknown(options.options, {*kind.known_options, *AttributeHeads.known_options})
 
     def require_weights(self) -> None:
         """Raises ConfigurationError that names the weight files that do not exist."""
-        require_files(self.engine.weights())
+        require_files(self.engine.weights(), self._options)

@@ -1,6 +1,5 @@
 """The parts of a face model, as flows see them."""
 
-from asyncio import gather
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol, cast
@@ -9,6 +8,7 @@ import numpy as np
 from ray.serve.handle import DeploymentHandle
 
 from deployments.messages import Crops, DetectRequest, FoundFaces
+from deployments.together import together
 from engines.types import Aliveness, Demographics, Image
 from graphs.clients.remote import BY_VALUE_BYTES, RemoteMethod
 
@@ -68,12 +68,12 @@ class RemoteFaceRecognizer:
     async def embed(self, crops: Sequence[Image], deadline: float) -> list[np.ndarray]:
         """One embedding a crop. Those of different runs go in calls of their own, which replicas share.
 
-        Raises what the first of them that fails raises; the others run to their end.
+        Raises what the first of them that fails raises; the others are cancelled.
         """
         runs = [crops[start : start + self._batch] for start in range(0, len(crops), self._batch)]
         if len(runs) == 1:
             return await self._run(crops, deadline)
-        return [row for rows in await gather(*(self._run(run, deadline) for run in runs)) for row in rows]
+        return [row for rows in await together(*(self._run(run, deadline) for run in runs)) for row in rows]
 
     async def _run(self, crops: Sequence[Image], deadline: float) -> list[np.ndarray]:
         large = sum(crop.nbytes for crop in crops) > BY_VALUE_BYTES

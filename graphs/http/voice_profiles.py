@@ -59,7 +59,7 @@ async def listed(library: Library, deadline: Deadline) -> ProfileList:
 )
 async def add(request: Request, library: Library, media: Media, deadline: Deadline) -> ProfileCard:
     """Keeps a recording, from JSON or from a form (multipart/form-data) with the file in `audio`."""
-    told, clip, source = await _received(request, media)
+    told, clip, source = await _received(request, media, deadline)
     if not told.consent_confirmed:
         raise InvalidInput(
             "consent_confirmed: the speaker's consent to be imitated must be confirmed", "consent_confirmed"
@@ -105,7 +105,7 @@ async def delete(profile_id: str, library: Library, deadline: Deadline) -> None:
     await library.delete(profile_id, deadline)
 
 
-async def _received(request: Request, media: MediaReader) -> tuple[NewProfile, bytes, str]:
+async def _received(request: Request, media: MediaReader, deadline: float) -> tuple[NewProfile, bytes, str]:
     """What is told of the voice, its recording, and the field that held it."""
     try:
         if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
@@ -113,7 +113,8 @@ async def _received(request: Request, media: MediaReader) -> tuple[NewProfile, b
         told = NewProfile.model_validate_json(await request.body())
     except ValidationError as error:
         raise invalid(error.errors()[0]) from None
-    return told, await media.read(f"data:;base64,{told.audio_base64}", "audio_base64"), "audio_base64"
+    clip = await media.read(f"data:;base64,{told.audio_base64}", "audio_base64", deadline)
+    return told, clip, "audio_base64"
 
 
 async def _form(request: Request) -> tuple[NewProfile, bytes]:

@@ -2,6 +2,7 @@
 
 from ctypes.util import find_library
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import onnx as onnx_format
@@ -116,4 +117,6 @@ def test_a_truncated_network_is_named(tmp_path: Path) -> None:
 def test_a_batch_goes_through_either_kind_of_graph(tmp_path: Path, batch: int | str, rows: int) -> None:
     made = onnx.session(doubling(tmp_path / "net.onnx", batch), Runtime())
     numbers = np.arange(rows * 3, dtype=np.float32).reshape(rows, 3)
-    assert np.array_equal(onnx.run(made, numbers), 2 * numbers)
+    counted = Mock(wraps=made)
+    assert np.array_equal(onnx.run(counted, numbers), 2 * numbers)
+    assert counted.run.call_count == (rows if batch == 1 else 1)

@@ -238,8 +238,9 @@ def test_every_missing_weight_file_is_named_at_once(tmp_path: Path) -> None:
     }
     with pytest.raises(ConfigurationError) as caught:
         app(args(tmp_path, model))
-    assert str(tmp_path / "d.onnx") in caught.value.message
-    assert str(tmp_path / "r.onnx") in caught.value.message
+    assert f"{tmp_path / 'd.onnx'} (option detector_onnx)" in caught.value.message
+    assert f"{tmp_path / 'r.onnx'} (option recognizer_onnx)" in caught.value.message
+    assert "`presence models install`" in caught.value.message
 
 
 def test_a_key_file_that_is_not_there_stops_the_start(tmp_path: Path) -> None:

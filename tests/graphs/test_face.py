@@ -487,3 +487,26 @@ async def test_512_numbers_of_an_insightface_pack_are_enrolled_found_and_forgott
     await people.forget(ids[0], None, later())
     ((left, _),) = await found()
     assert left == "Bob"
+
+
+async def test_the_first_wrong_picture_ends_the_work_on_the_other(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, waits, ended = MediaReader(MediaRules()), asyncio.Event(), asyncio.Event()
+
+    async def never(url: str) -> bytes:
+        waits.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        raise AssertionError(url)
+
+    monkeypatch.setattr(reader, "_follow", never)
+    flow = FaceFlow({"one": node(calls)}, reader)
+    with pytest.raises(InvalidInput, match="img2"):
+        await flow.verify("one", ("http://slow.test/", "!"), None, later())
+    async with asyncio.timeout(10):
+        await ended.wait()
+    assert waits.is_set()
+    assert calls.made == []

@@ -71,10 +71,33 @@ def test_localais_speaker_recognition_names_an_engine(options: list[str], engine
     assert (model.engine, model.capability) == (engine, "voice")
 
 
+TOLD_TO_OTHERS = """
+flash_attention: true
+mmproj: p.bin
+rope_scaling: linear
+step: 25
+threads: 4
+f16: true
+mirostat_eta: 0.1
+quantization: awq
+tensor_parallel_size: 2
+lora_adapters: [a, b]
+mcp: {remote: ''}
+reasoning: {disable: true}
+"""
+
+
 def test_what_localai_tells_other_backends_means_nothing(tmp_path: Path) -> None:
-    others = "flash_attention: true\nmmproj: p.bin\nrope_scaling: linear\nstep: 25\nthreads: 4\nf16: true"
-    model = read_model_file(write(tmp_path, "m.yaml", f"backend: fake\n{others}"))
+    model = read_model_file(write(tmp_path, "m.yaml", f"backend: fake\n{TOLD_TO_OTHERS}"))
     assert model == read_model_file(write(tmp_path, "m.yaml", "backend: fake"))
+
+
+def test_a_disabled_model_may_say_what_nobody_here_knows(tmp_path: Path) -> None:
+    text = "backend: llama-cpp\ndisabled: true\nbanana: 3"
+    model = read_model_file(write(tmp_path, "m.yaml", text))
+    assert (model.name, model.disabled) == ("m", True)
+    with pytest.raises(ConfigurationError, match="banana: unknown key"):
+        read_model_file(write(tmp_path, "m.yaml", text.replace("true", "false")))
 
 
 def test_options_may_be_a_mapping_and_keep_colons_in_values(tmp_path: Path) -> None:
@@ -108,10 +131,11 @@ def test_empty_keys_of_the_application_are_too() -> None:
         ("backend: fake\nbanana:", ["m.yaml", "banana", "unknown key"]),
         ("backend:", ["m.yaml", "backend"]),
         ("backend: fake\nfiles: [{filename: }]", ["files.0.filename"]),
-        ("backend: fake\nbanana: 1", ["m.yaml", "banana", "unknown key"]),
-        ("name: x", ["m.yaml", "backend", "required"]),
+        ("backend: fake\nbanana: 1", ["m.yaml", "banana", "unknown key", "remove it"]),
+        ("name: x", ["m.yaml", "backend", "required", "add it"]),
+        ("backend: 12", ["m.yaml", "backend", "put quotes"]),
         ("backend: fake\noptions: [nocolon]", ["options", "nocolon", "key:value"]),
-        ("backend: fake\nname: ../etc", ["m.yaml", "name"]),
+        ("backend: fake\nname: ../etc", ["m.yaml", "name", "take letters, digits"]),
         ("backend: fake\ndeployment: {chef: {}}", ["deployment", "chef"]),
         (
             "backend: fake\ndeployment: {detector: {num_gpu: 1}}",

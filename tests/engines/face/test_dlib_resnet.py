@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import Mock
 
 import dlib
 import numpy as np
@@ -146,6 +147,19 @@ def test_boxes_of_a_scaled_down_picture_fit_the_full_one(group: Image, people: l
         near = min(full, key=lambda other: abs(other.box.x - face.box.x) + abs(other.box.y - face.box.y))
         assert np.abs(near.landmarks - face.landmarks).max() < 12
         assert near.box.w == pytest.approx(face.box.w, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("options", "side"), [({}, 1024), ({"det_size": "512"}, 512), ({"det_size": "4000"}, None)]
+)
+def test_the_detector_sees_no_more_than_det_size(
+    group: Image, monkeypatch: pytest.MonkeyPatch, options: dict[str, str], side: int | None
+) -> None:
+    detector = engine(**options).load_detector(Runtime())
+    inner = Mock(wraps=getattr(detector, "_detector"))  # noqa: B009 - its own
+    monkeypatch.setattr(detector, "_detector", inner)
+    detector.detect(group)
+    assert max(inner.run.call_args.args[0].shape) == (side or max(group.shape))
 
 
 def test_upsampling_finds_small_faces(media: Path, detector: HogDetector) -> None:

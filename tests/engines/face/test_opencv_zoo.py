@@ -4,6 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -108,6 +109,26 @@ def test_a_picture_larger_than_det_size_is_mapped_back(make: Callable[..., Openc
     for one, other in zip(by_place(whole), by_place(small), strict=True):
         assert np.abs(one.landmarks - other.landmarks).max() < one.box.w / 5
         assert abs(one.box.area / other.box.area - 1) < 0.25
+
+
+@pytest.mark.parametrize(
+    ("options", "seen"),
+    [({}, (640, 443)), ({"det_size": "480x480"}, (480, 332)), ({"det_size": "4000"}, (1280, 886))],
+)
+def test_the_network_sees_no_more_than_det_size(
+    make: Callable[..., OpencvZoo],
+    group: Image,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, str],
+    seen: tuple[int, int],
+) -> None:
+    detector = make(**options).load_detector(Runtime())
+    net = Mock(wraps=getattr(detector, "_net"))  # noqa: B009 - its own
+    monkeypatch.setattr(detector, "_net", net)
+    assert detector.detect(group)
+    net.setInputSize.assert_called_once_with(seen)
+    (looked_at,) = net.detect.call_args.args
+    assert looked_at.shape == (seen[1], seen[0], 3)
 
 
 def test_a_picture_smaller_than_det_size_is_not_enlarged(shared: Path, detector: Detector) -> None:

@@ -1,6 +1,7 @@
 """Servers on loopback that play scripts, and readers that may reach them."""
 
 import asyncio
+import math
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
@@ -64,10 +65,11 @@ async def read() -> AsyncIterator[Read]:
         value: str,
         rules: MediaRules = LOOPBACK,
         resolve: Callable[[str, int], Awaitable[Sequence[str]]] | None = None,
+        deadline: float = math.inf,
     ) -> bytes:
         reader = MediaReader(rules, resolve) if resolve else MediaReader(rules)
         readers.append(reader)
-        return await reader.read(value, "img")
+        return await reader.read(value, "img", deadline)
 
     yield once
     for reader in readers:

@@ -2,11 +2,13 @@
 
 import asyncio
 import gzip
+import math
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
 import pytest
 
-from engines.errors import InvalidInput, MediaUnavailable, TooLarge
+from engines.errors import DeadlineExceeded, InvalidInput, MediaUnavailable, TooLarge
 from graphs.media import MediaReader, MediaRules
 
 MAX_BYTES = 1000
@@ -65,8 +67,8 @@ async def test_a_connection_is_used_again_for_the_same_origin(serve: Serve) -> N
         return ["127.0.0.1"]
 
     reader = MediaReader(LOOPBACK, resolve)
-    assert await reader.read(f"http://pictures.test:{port}/1", "img") == b"one"
-    assert await reader.read(f"http://pictures.test:{port}/2", "img") == b"two"
+    assert await reader.read(f"http://pictures.test:{port}/1", "img", math.inf) == b"one"
+    assert await reader.read(f"http://pictures.test:{port}/2", "img", math.inf) == b"two"
     assert resolved == [f"pictures.test:{port}"]
     await reader.close()
 
@@ -228,3 +230,19 @@ async def test_cancelling_a_read_closes_its_connection(serve: Serve, read: Read)
         await reading
     async with asyncio.timeout(10):
         await closed.wait()
+
+
+async def test_a_deadline_before_the_time_limit_ends_a_fetch(serve: Serve, read: Read) -> None:
+    gone = asyncio.Event()
+
+    async def stall(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
+        await gone.wait()
+
+    port = await serve(stall)
+    rules = MediaRules(fetch_timeout_s=60, allow_networks=("127.0.0.1",))
+    try:
+        for left in (0.2, -1):
+            with pytest.raises(DeadlineExceeded, match="before the deadline"):
+                await read(f"http://127.0.0.1:{port}/", rules, deadline=time.time() + left)
+    finally:
+        gone.set()

@@ -1,6 +1,7 @@
 """Base64 and data URIs: what is read, and what is refused."""
 
 import base64
+import math
 from urllib.parse import quote_from_bytes
 
 import pytest
@@ -37,23 +38,23 @@ def written_as_base64(draw: st.DrawFn) -> tuple[bytes, str]:
 )
 async def test_base64_in_every_dress(offline: MediaReader, written: tuple[bytes, str], prefix: str) -> None:
     data, text = written
-    assert await offline.read(prefix + text, "img") == data
+    assert await offline.read(prefix + text, "img", math.inf) == data
 
 
 @given(data=st.binary(min_size=1, max_size=300), header=st.sampled_from(["", "text/plain", "image/png;a=b"]))
 async def test_percent_encoded_data(offline: MediaReader, data: bytes, header: str) -> None:
-    assert await offline.read(f"data:{header},{quote_from_bytes(data)}", "img") == data
+    assert await offline.read(f"data:{header},{quote_from_bytes(data)}", "img", math.inf) == data
 
 
 async def test_percent_encoded_base64(offline: MediaReader) -> None:
-    assert await offline.read("data:image/png;base64,%2B%2F8%3D", "img") == b"\xfb\xff"
+    assert await offline.read("data:image/png;base64,%2B%2F8%3D", "img", math.inf) == b"\xfb\xff"
 
 
 @given(text=st.text(max_size=200))
 async def test_any_text_is_read_or_refused_in_words(offline: MediaReader, text: str) -> None:
     for value in (text, f"data:{text}", f"data:;base64,{text}"):
         try:
-            assert await offline.read(value, "img")
+            assert await offline.read(value, "img", math.inf)
         except (InvalidInput, TooLarge) as error:
             message = error.message
         else:
@@ -72,7 +73,7 @@ async def test_any_text_is_read_or_refused_in_words(offline: MediaReader, text: 
 )  # fmt: skip
 async def test_what_is_neither(offline: MediaReader, value: str) -> None:
     with pytest.raises(InvalidInput, match=r"^img: ") as caught:
-        await offline.read(value, "img")
+        await offline.read(value, "img", math.inf)
     assert type(caught.value) is InvalidInput
 
 
@@ -83,13 +84,13 @@ async def test_the_size_limit_is_exact_and_holds_before_decoding(offline: MediaR
         lambda data: "data:;base64," + base64.b64encode(data).decode(),
         lambda data: "data:," + data.decode(),
     ):
-        assert await offline.read(make(fits), "img") == fits
+        assert await offline.read(make(fits), "img", math.inf) == fits
         with pytest.raises(TooLarge, match="img: more than 1000 bytes"):
-            await offline.read(make(over), "img")
+            await offline.read(make(over), "img", math.inf)
     with pytest.raises(TooLarge):
-        await offline.read("!" * (2 * MAX_BYTES), "img")
+        await offline.read("!" * (2 * MAX_BYTES), "img", math.inf)
 
 
 async def test_a_flood_of_escapes_is_not_decoded(offline: MediaReader) -> None:
     with pytest.raises(TooLarge, match="percent"):
-        await offline.read("data:," + "%41" * (MAX_ESCAPES + 1), "img")
+        await offline.read("data:," + "%41" * (MAX_ESCAPES + 1), "img", math.inf)
