@@ -66,7 +66,7 @@ def refuse_unknown(options: Iterable[str], known: Iterable[str]) -> None:
 
 
 def require_files(paths: Iterable[Path], options: EngineOptions) -> None:
-    """Raises ConfigurationError that names the weight files that are not there, and the options that name them."""
+    """Raises ConfigurationError that names the weight files that do not exist, with their options."""
     keys = {f"option {name}": text for name, text in options.options.items()}
     keys["parameters.model"] = options.model
     named = {options.models_dir / text: f" ({key})" for key, text in keys.items() if text}

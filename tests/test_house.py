@@ -69,6 +69,28 @@ def test_only_the_options_of_the_command_are_filled_from_the_environment() -> No
     assert {Path(place.split(":")[0]) for place in found} == FILLED_FROM_ENVIRONMENT
 
 
+@pytest.mark.parametrize(
+    ("attribute", "home"),
+    [
+        ("bind", {"graphs/app.py"}),
+        ("remote", {"graphs/clients/remote.py"}),
+        ("deployment", {"graphs/app.py"}),
+    ],
+)
+def test_one_place_binds_and_one_calls_handles(attribute: str, home: set[str]) -> None:
+    """`socket.bind` is another thing; `deployment` is that of `ray.serve`."""
+    owners = {"deployment": {"serve", "ray_serve"}}.get(attribute)
+    found = {
+        place.split(":")[0]
+        for place, node in places(ast.Attribute)
+        if isinstance(node, ast.Attribute)
+        and node.attr == attribute
+        and (owners is None or (isinstance(node.value, ast.Name) and node.value.id in owners))
+        and not (isinstance(node.value, ast.Name) and node.value.id in {"server", "probe"})
+    }
+    assert found == home
+
+
 def test_no_module_is_a_dumping_ground() -> None:
     assert not [path for path in tracked() if path.suffix == ".py" and path.stem in DUMPING_GROUNDS]
 

@@ -92,8 +92,14 @@ def named(requirement: str) -> str:
 
 
 def test_every_dependency_is_pinned() -> None:
-    wanted = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
+    extras = PROJECT["optional-dependencies"].values()
+    wanted = [*PROJECT["dependencies"], *(one for extra in extras for one in extra)]
     assert not [one for one in wanted if named(one) not in PINS]
+
+
+def test_what_computes_on_gpus_has_the_version_of_what_it_replaces() -> None:
+    assert PINS["onnxruntime-gpu"] == PINS["onnxruntime"]
+    assert PINS["faiss-gpu"] == PINS["faiss-cpu"]
 
 
 def test_ray_is_required_exactly_as_pinned() -> None:

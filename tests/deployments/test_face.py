@@ -19,8 +19,9 @@ from deployments.face import (
     select,
 )
 from deployments.messages import Crops, DetectRequest, FoundFace, FoundFaces
+from engines import onnx
 from engines.errors import ConfigurationError, DeadlineExceeded, NotDecodable, PresenceError, TooLarge
-from engines.types import Box, EngineOptions, Face, Image
+from engines.types import Box, EngineOptions, Face, Image, Runtime
 
 RED = (30, 30, 220)
 BLUE = (220, 30, 30)
@@ -150,6 +151,31 @@ async def test_attributes_run_the_heads_whose_crops_are_there(shared: Path) -> N
     assert [one.age is not None for one in answer] == [True, False, True, False]
     assert [one.gender is not None for one in answer] == [True, False, True, False]
     assert [one.emotion is not None for one in answer] == [False, True, True, False]
+
+
+def test_every_session_gets_the_threads_of_its_replica(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    face, made, session = shared / "models" / "face", list[Runtime](), onnx.session
+
+    def seen(path: Path, runtime: Runtime) -> object:
+        made.append(runtime)
+        return session(path, runtime)
+
+    monkeypatch.setattr(onnx, "session", seen)
+    options = {
+        "model_pack": "mini",
+        "root": str(face / "insightface"),
+        "detector_onnx": "det_500m_bnkps.onnx",
+        "recognizer_onnx": "w_mobilefacenet_128d.onnx",
+        "genderage_onnx": "genderage.onnx",
+        "expression_onnx": str(face / "expression" / "fer2013_mini_XCEPTION.102-0.66.onnx"),
+        "antispoof_v2_onnx": str(face / "minifasnet" / "MiniFASNetV2.onnx"),
+        "antispoof_v1se_onnx": str(face / "minifasnet" / "MiniFASNetV1SE.onnx"),
+    }
+    spec = FaceSpec("m", "insightface", EngineOptions(options=options), threads=2)
+    for part, networks in ((FaceDetector, 1), (FaceRecognizer, 1), (FaceAttributes, 2), (FaceLiveness, 2)):
+        made.clear()
+        part(spec)
+        assert made == [Runtime(threads=2)] * networks
 
 
 async def test_liveness_scores_each_face(shared: Path) -> None:

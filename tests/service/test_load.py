@@ -1,6 +1,8 @@
 """Many requests at a time, on real photographs: what is answered, what is not, and what it leaves behind."""
 
 import asyncio
+import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -145,3 +147,21 @@ async def test_bad_pictures_fail_alone_and_leave_the_others_their_numbers(
             assert answer.json()["error"]["code"] == bad[encoded]
         else:
             assert answer.json() == alone[model, encoded]
+
+
+BATCHES = re.compile(r"^ray_presence_batch_size_(sum|count)\{.*deployment=\"mini\.detector\".* (\S+)$", re.M)
+
+
+async def test_requests_that_come_together_share_runs_of_the_model(service: Service, alone: Alone) -> None:
+    body = {"model": "mini", "img": next(encoded for name, encoded in alone if name == "mini")}
+    async with open_client(service) as client:
+        until = time.monotonic() + 60  # replicas report to their node every few seconds
+        while time.monotonic() < until:
+            await asyncio.gather(*(client.post("/v1/face/embed", json=body) for _ in range(64)))
+            told = BATCHES.findall((await client.get("/metrics")).text)
+            items, runs = (
+                sum(float(number) for key, number in told if key == which) for which in ("sum", "count")
+            )
+            if items > runs > 0:
+                return
+    pytest.fail(f"{items} items in {runs} runs")

@@ -1,4 +1,4 @@
-"""Plain `serve run` on the embedded profile, with the variables that docs/deployment.md names."""
+"""Plain `serve run` on the embedded profile: with the variables that docs/deployment.md names, and with fewer."""
 
 import os
 import re
@@ -70,23 +70,27 @@ def readiness(url: str, process: subprocess.Popen[bytes], log: Path) -> Iterator
     pytest.fail(log.read_text()[-4000:])
 
 
-def test_the_embedded_profile_runs(directory: Path) -> None:
+@pytest.mark.parametrize("bare", [False, True], ids=["as the page says", "without variables of Serve"])
+def test_the_embedded_profile_runs(directory: Path, bare: bool) -> None:
     config = yaml.safe_load((ROOT / "config" / "local.yaml").read_text(encoding="utf-8"))
     port = config["http_options"]["port"] = free_port()
     written, log, url = directory / "local.yaml", directory / "log", f"http://127.0.0.1:{port}"
     written.write_text(yaml.safe_dump(config), encoding="utf-8")
+    given = variables(directory)
+    if bare:
+        given = {name: text for name, text in given.items() if not name.startswith("RAY_SERVE_")}
     with log.open("wb") as output:
         process = subprocess.Popen(
             [PROGRAMS / "serve", "run", written],
             cwd=ROOT,
-            env=variables(directory),
+            env=given,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
     try:
         answers = list(readiness(url, process, log))
-        waiting = [answer for answer in answers if answer.status_code == 503]
+        waiting = [answer for answer in answers if answer.status_code == 503 and not bare]
         names = {entry["name"] for entry in config["applications"][0]["args"]["models"]}
         for answer in waiting:
             told = answer.json()
