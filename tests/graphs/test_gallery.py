@@ -16,9 +16,8 @@ from graphs.gallery import GALLERY, Entry, load
 from graphs.models import install
 from graphs.settings import read_model_file
 
-YUNET = (
-    Path(__file__).resolve().parents[2] / ".." / "shared/models/face/yunet/face_detection_yunet_2023mar.onnx"
-)
+SHARED = Path(__file__).resolve().parents[2] / ".." / "shared"
+YUNET = SHARED / "models/face/yunet/face_detection_yunet_2023mar.onnx"
 PACKS = ("buffalo-l", "buffalo-m", "buffalo-s", "buffalo-sc", "antelopev2")
 ENGINES = {f"insightface-{pack}": "insightface" for pack in PACKS} | {
     "insightface-opencv": "opencv-zoo",
@@ -153,6 +152,20 @@ def test_the_checksum_of_yunet_is_that_of_the_real_file(shipped: dict[str, Entry
         pytest.skip("the shared test data is not there")
     sums = {file.filename: file.sha256 for file in shipped["insightface-opencv"].files}
     assert sums["face_detection_yunet_2023mar.onnx"] == checksum(YUNET)
+
+
+def test_checksums_are_those_of_localais_gallery(shipped: dict[str, Entry]) -> None:
+    facts = SHARED / "reference" / "localai.md"
+    if not facts.is_file():
+        pytest.skip("the shared test data is not there")
+    lines = [line for line in facts.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    told = [file for entry in shipped.values() for file in entry.files]
+    assert len(told) > 80
+    assert not [
+        file.filename
+        for file in told
+        if not any(file.sha256 in line and Path(file.filename).name in line for line in lines)
+    ]
 
 
 def test_a_gallery_of_ones_own(tmp_path: Path) -> None:

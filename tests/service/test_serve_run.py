@@ -1,4 +1,4 @@
-"""Plain `serve run` on the embedded profile: with the variables that docs/deployment.md names, and with fewer."""
+"""Plain `serve run` on the embedded profile: with the variables of docs/deployment.md, and with fewer."""
 
 import os
 import re
