@@ -106,7 +106,7 @@ async def test_a_replica_that_told_a_high_number_late_is_not_passed_over() -> No
 async def test_a_full_replica_is_not_asked_although_it_has_no_call_of_ours() -> None:
     made = await router(2)
     made.on_send_request(ReplicaID("1", PART))
-    made.curr_replicas[ReplicaID("0", PART)].waiting = Replica.max_ongoing_requests  # type: ignore[attr-defined]
+    made.curr_replicas[ReplicaID("0", PART)].waiting = Replica.max_ongoing_requests  # type: ignore[attr-defined] # of the double
     made.on_new_queue_len_info(ReplicaID("0", PART), Replica.max_ongoing_requests)
     assert set(await chosen(made, 6)) == {"1"}
 

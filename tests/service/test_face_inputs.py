@@ -222,7 +222,7 @@ def origin(images: Path) -> Iterator[str]:
         def do_GET(self) -> None:
             if self.path == "/away":
                 self.send_response(302)
-                self.send_header("Location", f"http://127.0.0.1:{self.server.server_port}/face.jpg")  # type: ignore[attr-defined]
+                self.send_header("Location", f"http://127.0.0.1:{self.server.server_port}/face.jpg")  # type: ignore[attr-defined] # of HTTPServer
                 self.end_headers()
             elif self.path in content:
                 self.send_response(200)
