@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from bench.service import model_entries
 from deployments.face import (
     FaceAttributes,
     FaceDetector,
@@ -154,23 +155,14 @@ async def test_attributes_run_the_heads_whose_crops_are_there(shared: Path) -> N
 
 
 def test_every_session_gets_the_threads_of_its_replica(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    face, made, session = shared / "models" / "face", list[Runtime](), onnx.session
+    made, session = list[Runtime](), onnx.session
 
     def seen(path: Path, runtime: Runtime) -> object:
         made.append(runtime)
         return session(path, runtime)
 
     monkeypatch.setattr(onnx, "session", seen)
-    options = {
-        "model_pack": "mini",
-        "root": str(face / "insightface"),
-        "detector_onnx": "det_500m_bnkps.onnx",
-        "recognizer_onnx": "w_mobilefacenet_128d.onnx",
-        "genderage_onnx": "genderage.onnx",
-        "expression_onnx": str(face / "expression" / "fer2013_mini_XCEPTION.102-0.66.onnx"),
-        "antispoof_v2_onnx": str(face / "minifasnet" / "MiniFASNetV2.onnx"),
-        "antispoof_v1se_onnx": str(face / "minifasnet" / "MiniFASNetV1SE.onnx"),
-    }
+    options = model_entries(shared)["mini"]["options"]
     spec = FaceSpec("m", "insightface", EngineOptions(options=options), threads=2)
     for part, networks in ((FaceDetector, 1), (FaceRecognizer, 1), (FaceAttributes, 2), (FaceLiveness, 2)):
         made.clear()
