@@ -9,12 +9,17 @@ BIN := .venv/bin
 
 setup: .venv/ready
 
-.venv/ready: pyproject.toml constraints.txt
+# What serving needs; what tests need besides is for `setup`.
+.venv/serving: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e ".[dev]"
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e .
 	# Only its weights are wanted: what it depends on needs a compiler, and is never imported.
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt --no-deps resemblyzer
+	touch $@
+
+.venv/ready: .venv/serving
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e ".[dev]"
 	touch $@
 
 # Of ONNX Runtime and of FAISS, the package for GPUs is the same module: it replaces the other, in the same version.
@@ -24,7 +29,7 @@ gpu: setup
 	  "onnxruntime-gpu[cuda,cudnn]$$(sed -n 's/^onnxruntime==/==/p' constraints.txt)" \
 	  "faiss-gpu$$(sed -n 's/^faiss-cpu==/==/p' constraints.txt)"
 
-serve: setup
+serve: .venv/serving
 	$(BIN)/presence serve --config $(CONFIG) --port $(PORT)
 
 test: setup

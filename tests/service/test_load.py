@@ -4,6 +4,7 @@ import asyncio
 import re
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -78,7 +79,11 @@ async def one_round(service: Service, photographs: list[str]) -> list[httpx.Resp
 def private_bytes(command: int) -> int:
     """Memory that the processes of the service share with no other, all together."""
     root = psutil.Process(command)
-    return sum(process.memory_full_info().uss for process in (root, *root.children(recursive=True)))
+    total = 0
+    for process in (root, *root.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            total += process.memory_full_info().uss
+    return total
 
 
 async def test_under_load_each_answer_is_good_or_asks_to_come_back(

@@ -95,7 +95,8 @@ def listeners(default_service: Service) -> list[Listener]:
 def listening(service: Service) -> list[Listener]:
     """Every TCP socket that listens and every UDP socket, of the command and all that it started."""
     command = psutil.Process(service.pid)
-    names = {child.pid: _name(child) for child in command.children(recursive=True)}
+    children = command.children(recursive=True)
+    names = {child.pid: name for child in children if (name := _name(child))}
     names[command.pid] = "presence serve"
     return [
         Listener(names[item.pid], item.laddr.port, _is_loopback(item.laddr.ip), item.type)
@@ -105,8 +106,16 @@ def listening(service: Service) -> list[Listener]:
 
 
 def _name(process: psutil.Process) -> str:
-    """`ray::ServeReplica` of ray::ServeReplica:app:name, `monitor.py` of a script, else the executable."""
-    words: list[str] = [word for word in process.cmdline() if word]
+    """`ray::ServeReplica` of ray::ServeReplica:app:name, `monitor.py` of a script, else the executable.
+
+    "" for a process that has just ended.
+    """
+    try:
+        words: list[str] = [word for word in process.cmdline() if word]
+    except psutil.NoSuchProcess:
+        words = []
+    if not words:
+        return ""
     if title := re.match(r"ray::\w+", words[0]):
         return title[0]
     scripts = [word for word in words if word.endswith(".py")]

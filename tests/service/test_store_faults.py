@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import httpx
 import psutil  # type: ignore[import-untyped] # it ships without types
 import pytest
 
+from tests.service.conftest import process_title
 from tests.service.enrolling import (
     CLIENTS,
     PICTURES,
@@ -146,12 +148,12 @@ def kill_tree(pid: int) -> None:
     """SIGKILL to a command and all that it has started; its private directory is removed in its place."""
     command = psutil.Process(pid)
     processes = [*command.children(recursive=True), command]
-    private = re.search(r"/\S+/presence-\w+(?=/r/)", " ".join(" ".join(one.cmdline()) for one in processes))
+    private = re.search(r"/\S+/presence-\w+(?=/r/)", " ".join(map(process_title, processes)))
     assert private
-    for process in processes:
-        process.send_signal(signal.SIGSTOP)  # nobody sees the others go
-    for process in processes:
-        process.kill()
+    for number in (signal.SIGSTOP, signal.SIGKILL):  # stopped, nobody sees the others go
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
     psutil.wait_procs(processes, timeout=WAIT_S)
     shutil.rmtree(private[0])
 
