@@ -6,15 +6,10 @@ from typing import Any, TypeVar, overload
 
 A = TypeVar("A")
 B = TypeVar("B")
-C = TypeVar("C")
 
 
 @overload
 async def together(one: Coroutine[Any, Any, A], two: Coroutine[Any, Any, B], /) -> tuple[A, B]: ...
-@overload
-async def together(
-    one: Coroutine[Any, Any, A], two: Coroutine[Any, Any, B], three: Coroutine[Any, Any, C], /
-) -> tuple[A, B, C]: ...
 @overload
 async def together(*steps: Coroutine[Any, Any, A]) -> tuple[A, ...]: ...
 

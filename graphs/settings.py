@@ -354,10 +354,10 @@ def read_model_file(path: Path) -> ModelFile:
 
 
 REMEDIES = {
-    "extra_forbidden": ("remove it or correct its spelling",),
-    "missing": ("add it",),
-    "string_pattern_mismatch": ("take letters, digits, dot, dash and underscore, a letter or digit first",),
-    "string_type": ("put quotes around it",),
+    "extra_forbidden": "remove it or correct its spelling",
+    "missing": "add it",
+    "string_pattern_mismatch": "take letters, digits, dot, dash and underscore, a letter or digit first",
+    "string_type": "put quotes around it",
 }
 """What to do about a kind of error whose message does not say it."""
 
@@ -368,7 +368,8 @@ def explain(error: ValidationError) -> str:
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"]) or "the file"
         wrong = "unknown key" if item["type"] == "extra_forbidden" else item["msg"]
-        lines.append("; ".join((f"{key}: {wrong}", *REMEDIES.get(item["type"], ()))))
+        remedy = REMEDIES.get(item["type"])
+        lines.append(f"{key}: {wrong}; {remedy}" if remedy else f"{key}: {wrong}")
     return "; ".join(lines)
 
 
