@@ -18,6 +18,10 @@ from graphs.wiring import Wirings, face, tts, voice
 from graphs.wiring.part import Part
 
 ROUTER = "graphs.routing.FewestInFlight"
+
+PARTING_S = 5
+"""How much longer than any request may last a replica that stops is waited for, before it is killed."""
+
 Wiring = TypeVar("Wiring", face.FaceWiring, voice.VoiceWiring, tts.TtsWiring, tts.OnDemandWiring)
 
 
@@ -39,12 +43,13 @@ def app(args: AppArgs) -> Application:
         name="Gateway",
         num_replicas=args.gateway.num_replicas,
         max_ongoing_requests=4 * args.gateway.max_in_flight,
+        graceful_shutdown_timeout_s=max(args.gateway.deadline_s, args.speech.deadline_s) + PARTING_S,
         ray_actor_options={"num_cpus": args.gateway.num_cpus},
     )(serve.ingress(None)(Gateway))
-    return gateway.bind(args, (*written, *found), wirings, _store(args.store), keys)
+    return gateway.bind(args, (*written, *found), wirings, _store(args.store, args.gateway.deadline_s), keys)
 
 
-def _store(settings: Store) -> Application:
+def _store(settings: Store, deadline_s: float) -> Application:
     # As for models: binding needs FAISS and SQLAlchemy, importing this module must not.
     from deployments.store import StoreSpec, VectorStore  # noqa: PLC0415
     from engines.store.index_options import IndexOptions  # noqa: PLC0415
@@ -62,7 +67,8 @@ def _store(settings: Store) -> Application:
         compact_every_s=settings.compact_every_s,
         allow_stale=settings.when_away == "stale",
     )
-    return serve.deployment(**_deployment_options(STORE, settings.replicas))(VectorStore).bind(spec)
+    options = _deployment_options(STORE, settings.replicas, deadline_s)
+    return serve.deployment(**options)(VectorStore).bind(spec)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +82,20 @@ class Speaking:
 def _wirings(models: Iterable[ModelFile], models_dir: Path, args: AppArgs, speaking: Speaking) -> Wirings:
     """Every model described, and its parts bound."""
     faces, voices, speech = [], [], []
+    deadline_s = args.gateway.deadline_s
     for model in models:
         kind = model.capability
         try:
             match kind:
                 case "face":
-                    faces.append(_with_bound_parts(face.describe(model, models_dir, args.media)))
+                    faces.append(_with_bound_parts(face.describe(model, models_dir, args.media), deadline_s))
                 case "voice":
-                    voices.append(_with_bound_parts(voice.describe(model, models_dir, args.media)))
+                    voices.append(
+                        _with_bound_parts(voice.describe(model, models_dir, args.media), deadline_s)
+                    )
                 case "tts":
-                    speech.append(_with_bound_parts(tts.describe(model, models_dir, speaking.languages)))
+                    told = tts.describe(model, models_dir, speaking.languages)
+                    speech.append(_with_bound_parts(told, args.speech.deadline_s))
                 case _:
                     raise ConfigurationError(f"the service has no part for {kind} models")
         except ConfigurationError as error:
@@ -95,17 +105,17 @@ def _wirings(models: Iterable[ModelFile], models_dir: Path, args: AppArgs, speak
         tuple(faces),
         tuple(voices),
         (*speech, *(tts.wiring_of(one) for one in speaking.found)),
-        _with_bound_parts(shared, from_none=True) if shared else None,
+        _with_bound_parts(shared, args.speech.deadline_s, from_none=True) if shared else None,
     )
 
 
-def _with_bound_parts(wiring: Wiring, *, from_none: bool = False) -> Wiring:
+def _with_bound_parts(wiring: Wiring, deadline_s: float, *, from_none: bool = False) -> Wiring:
     """The wiring with applications for parts; roles of the same part share one.
 
-    from_none: no replica runs while nobody asks.
+    deadline_s: the longest that a request may last. from_none: no replica runs while nobody asks.
     """
     parts: dict[str, Part] = {part.name: part for part in wiring.handles.values()}
-    options = {name: _deployment_options(name, part.given) for name, part in parts.items()}
+    options = {name: _deployment_options(name, part.given, deadline_s) for name, part in parts.items()}
     if from_none:
         for one in options.values():
             one["autoscaling_config"] = {**one["autoscaling_config"], "min_replicas": 0}
@@ -115,7 +125,7 @@ def _with_bound_parts(wiring: Wiring, *, from_none: bool = False) -> Wiring:
     return replace(wiring, handles={role: bound[part.name] for role, part in wiring.handles.items()})
 
 
-def _deployment_options(name: str, given: Replicas) -> dict[str, Any]:
+def _deployment_options(name: str, given: Replicas, deadline_s: float) -> dict[str, Any]:
     actor: dict[str, Any] = {"num_cpus": given.num_cpus, "num_gpus": given.num_gpus}
     if given.runtime_env:
         actor["runtime_env"] = given.runtime_env
@@ -123,6 +133,7 @@ def _deployment_options(name: str, given: Replicas) -> dict[str, Any]:
         "name": name,
         "max_ongoing_requests": given.max_ongoing_requests,
         "max_queued_requests": given.max_queued_requests,
+        "graceful_shutdown_timeout_s": deadline_s + PARTING_S,
         "ray_actor_options": actor,
         "request_router_config": {"request_router_class": ROUTER},
         "user_config": {

@@ -24,6 +24,8 @@ from graphs.settings import AppArgs
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 POLL_S = 0.5
+FINISH_S = 20
+"""For what is in flight when it is stopped; Serve replaces a front that passes no health check for longer."""
 
 main = typer.Typer(no_args_is_help=True, add_completion=False, help="Faces, voices and speech on Ray Serve.")
 main.add_typer(cli_models.app, name="models", help="List, install and remove models.")
@@ -65,13 +67,13 @@ def serve(
 def http_options(data: dict[str, Any], host: str | None, port: int | None) -> dict[str, Any]:
     """The `http_options` of a config; host and port, when given, go before its own.
 
-    What neither names is what Serve takes for a config file: every address, port 8000.
+    What neither names is 127.0.0.1 and 8080, not what Serve takes for a config file: every address, 8000.
     """
     given = data.get("http_options") or {}
     if not isinstance(given, dict):
         raise ConfigurationError("http_options: a mapping is expected, such as {host: 127.0.0.1, port: 8080}")
     asked = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
-    options = {"host": "0.0.0.0", "port": 8000, **given, **asked}
+    options = {"host": "127.0.0.1", "port": 8080, **given, **asked}
     if not isinstance(options["host"], str):
         raise ConfigurationError(f"http_options.host: {options['host']!r} is no address")
     if type(options["port"]) is not int or not 0 < options["port"] < 65536:
@@ -125,9 +127,9 @@ def _start(data: dict[str, Any], application: Any, directory: Path) -> None:
     ray_runtime.start(ray.init, directory=directory, tell=console.print)
     ray_runtime.end_monitors(ray._private.worker._global_node)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())  # after Ray, which sets its own
+    stop, hurry = threading.Event(), threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):  # after Ray, which sets its own
+        signal.signal(number, lambda *_: (hurry if stop.is_set() else stop).set())
     try:
         # The gateway writes a line for each request; Serve would add its own, and one for each call.
         log = {"enable_access_log": False, **(data.get("logging_config") or {})}
@@ -143,6 +145,11 @@ def _start(data: dict[str, Any], application: Any, directory: Path) -> None:
             _welcome(url)
             stop.wait()
         console.print("stopping ...")
+        if not haproxy.let_finish(os.getpid(), 1, hurry.wait) and not hurry.is_set():
+            console.print(
+                f"answering what is in flight, for {FINISH_S} s at most; Ctrl-C again stops at once"
+            )
+            haproxy.let_finish(os.getpid(), FINISH_S, hurry.wait)
     finally:
         with redirect_stdout(StringIO()):  # Ray reports as a failure that Serve's controller ends
             ray_serve.shutdown()  # type: ignore[no-untyped-call] # Ray leaves it without annotations
@@ -150,25 +157,27 @@ def _start(data: dict[str, Any], application: Any, directory: Path) -> None:
 
 
 def _wait_until_ready(stop: threading.Event, url: str) -> bool:
-    """Prints a line for each part that becomes ready, and waits for the front to answer too.
+    """Prints a line for each part that becomes ready, tells which load, and waits for the front to answer too.
 
     False when stopped; raises ConfigurationError when a part failed.
     """
     from ray import serve as ray_serve  # noqa: PLC0415 - Ray reads its environment when it is imported
 
     started, ready = time.monotonic(), set[str]()
-    while not stop.wait(POLL_S):
-        application = ray_serve.status().applications.get(APPLICATION)
-        if application is None:
-            continue
-        for name, deployment in application.deployments.items():
-            if deployment.status.value == "HEALTHY" and name not in ready:
-                ready.add(name)
-                console.print(f"  ready  {name}  [dim]{time.monotonic() - started:.1f} s[/dim]")
-        if application.status.value == "RUNNING" and _answers(f"{url}/readyz"):
-            return True
-        if application.status.value in ("DEPLOY_FAILED", "UNHEALTHY"):
-            raise ConfigurationError(f"the application failed to start: {_reasons(application)}")
+    with console.status("loading ...", refresh_per_second=4) as line:  # in a terminal only
+        while not stop.wait(POLL_S):
+            application = ray_serve.status().applications.get(APPLICATION)
+            if application is None:
+                continue
+            for name, deployment in application.deployments.items():
+                if deployment.status.value == "HEALTHY" and name not in ready:
+                    ready.add(name)
+                    console.print(f"  ready  {name}  [dim]{time.monotonic() - started:.1f} s[/dim]")
+            line.update(f"loading {', '.join(sorted(application.deployments.keys() - ready)) or '...'}")
+            if application.status.value == "RUNNING" and _answers(f"{url}/readyz"):
+                return True
+            if application.status.value in ("DEPLOY_FAILED", "UNHEALTHY"):
+                raise ConfigurationError(f"the application failed to start: {_reasons(application)}")
     return False
 
 

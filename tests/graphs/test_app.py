@@ -156,6 +156,32 @@ def test_deployment_options_reach_ray(tmp_path: Path) -> None:
     assert bound(plain).ray_actor_options == {"num_cpus": 0.1, "num_gpus": 0.0}
 
 
+def test_a_replica_that_stops_has_the_longest_time_of_a_request_and_some(tmp_path: Path) -> None:
+    silent = {"emotion_model": "", "age_gender_model": ""}
+    models: tuple[dict[str, Any], ...] = (
+        {"name": "face", "backend": "fake"},
+        {"name": "voice", "backend": "fake-voice", "options": silent},
+        {"name": "talk", "backend": "espeak-ng"},
+    )
+    speech = {"deadline_s": 90, "on_demand": {"backends": ["bark"]}}
+    gateway = app(args(tmp_path, *models, gateway={"deadline_s": 40}, speech=speech))
+    _, _, found, store, _ = bound(gateway).init_args
+    parts = [
+        handle for one in (*found.faces, *found.voices, *found.speech) for handle in one.handles.values()
+    ]
+    applications = [gateway, store, *parts, *found.on_demand.handles.values()]
+    assert {bound(one).name: options(one).graceful_shutdown_timeout_s for one in applications} == {
+        "Gateway": 95,
+        "store": 45,
+        "face.detector": 45,
+        "face.recognizer": 45,
+        "face.attributes": 45,
+        "voice.encoder": 45,
+        "talk.synthesizer": 95,
+        "on-demand.synthesizer": 95,
+    }
+
+
 def test_replicas_without_a_maximum_are_fixed(tmp_path: Path) -> None:
     model = {"name": "a", "backend": "fake", "deployment": {"detector": {"min_replicas": 3}}}
     detector = wirings(app(args(tmp_path, model)))["a"].handles["detector"]

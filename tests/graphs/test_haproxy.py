@@ -7,8 +7,11 @@ import signal
 import stat
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 
 import httpx
 import psutil  # type: ignore[import-untyped]  # ships no types
@@ -17,6 +20,7 @@ from ray.serve._private.haproxy import HAProxyConfig
 from ray.serve.config import HTTPOptions
 
 from graphs import haproxy, ray_runtime
+from tests.service.slow_picture import serving_slowly
 
 
 def served(host: str) -> str:
@@ -134,6 +138,39 @@ def test_haproxy_ends_with_the_process_that_started_it(written: Setup) -> None:
         parent.kill()
 
     started.wait(timeout=30)
+
+
+def test_haproxy_answers_what_is_in_flight_before_it_ends(written: Setup) -> None:
+    with serving_slowly() as picture:
+        backend = picture.url.removeprefix("http://").partition("/")[0]
+        written.config.write_text(
+            "defaults\n    mode http\n    timeout connect 9s\n    timeout client 99s\n"
+            "    timeout server 99s\n"
+            f"frontend front\n    bind 127.0.0.1:{written.front}\n    default_backend slow\n"
+            f"backend slow\n    server one {backend}\n"
+        )
+        url = f"http://127.0.0.1:{written.front}/picture.png"
+        program = [sys.executable, "-m", "graphs.haproxy", "-db", "-f", str(written.config)]
+        with subprocess.Popen(program), ThreadPoolExecutor() as pool:
+            asked = pool.submit(ask_until_there, url)
+            assert picture.asked.wait(30)
+            assert not haproxy.let_finish(os.getpid(), 0.5, Event().wait)
+            with pytest.raises(httpx.ConnectError):
+                httpx.get(url, trust_env=False)
+            assert not haproxy.let_finish(os.getpid(), 60, lambda _: True), "nobody waits any longer"
+            picture.send.set()
+            assert haproxy.let_finish(os.getpid(), 30, Event().wait)
+            assert asked.result().status_code == 200
+    assert haproxy.let_finish(os.getpid(), 0, Event().wait), "there is none"
+
+
+def ask_until_there(url: str) -> httpx.Response:
+    """The answer, once something listens."""
+    while True:
+        try:
+            return httpx.get(url, trust_env=False, timeout=60)
+        except httpx.ConnectError:
+            time.sleep(0.02)  # nothing announces that it listens
 
 
 def test_haproxy_gets_its_other_arguments_unchanged() -> None:

@@ -22,6 +22,7 @@ import yaml
 from onnx import TensorProto, helper, numpy_helper
 
 from bench.service import free_port
+from tests.service.slow_picture import SlowPicture, serving_slowly
 
 START_S = 400
 """Far more than it takes; two services may start at once, on two cores."""
@@ -304,6 +305,12 @@ def replicas() -> Callable[[int], dict[int, str]]:
 def picture() -> Callable[[Path], str]:
     """A file, of a picture or of sound, as base64."""
     return lambda path: base64.b64encode(path.read_bytes()).decode()
+
+
+@pytest.fixture
+def slow_picture() -> Iterator[SlowPicture]:
+    with serving_slowly() as picture:
+        yield picture
 
 
 @pytest.fixture

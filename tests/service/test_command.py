@@ -1,17 +1,22 @@
 """`presence serve` as a person at a terminal sees it: what it says, and that Ctrl-C ends all of it."""
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil  # type: ignore[import-untyped] # it ships without types
 import pytest
 
 from bench.service import free_port
 from tests.service.conftest import start
+from tests.service.many_replicas import until
+from tests.service.slow_picture import SlowPicture
 
 pytestmark = pytest.mark.service
 
@@ -44,7 +49,38 @@ def test_it_says_what_is_ready_and_ctrl_c_ends_all_of_it(
     assert own.log.read_text().removeprefix(told) == "stopping ...\n"
 
 
-@pytest.mark.parametrize("worked_s", [0.05, 0.3, 1.0, 2.0])
+@pytest.mark.parametrize("again", [False, True], ids=["once", "twice"])
+def test_ctrl_c_answers_what_is_in_flight_first_unless_asked_again(
+    serve_with: Callable[..., Any], slow_picture: SlowPicture, tmp_path: Path, again: bool
+) -> None:
+    arguments = {
+        "models": [{"name": "fake", "backend": "fake"}],
+        "store": {"directory": str(tmp_path)},
+        "media": {"allow_networks": ["127.0.0.0/8"]},
+    }
+    picture = {"model": "fake", "img": slow_picture.url}
+    with serve_with(arguments) as own, own.client() as client, ThreadPoolExecutor() as pool:
+        told = said_once_ready(own.log)
+        command = psutil.Process(own.pid)
+        asked = pool.submit(client.post, "/v1/face/embed", json=picture)
+        assert slow_picture.asked.wait(30)
+        os.killpg(own.pid, signal.SIGINT)
+        until(lambda: own.log.read_text().endswith("Ctrl-C again stops at once\n"))
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{own.url}/readyz", trust_env=False)
+        if again:
+            os.killpg(own.pid, signal.SIGINT)
+            assert isinstance(asked.exception(), httpx.RemoteProtocolError)
+        else:
+            slow_picture.send.set()
+            assert asked.result().status_code == 200
+        assert command.wait(60) == 0
+    assert own.log.read_text().removeprefix(told) == (
+        "stopping ...\nanswering what is in flight, for 20 s at most; Ctrl-C again stops at once\n"
+    )
+
+
+@pytest.mark.parametrize("worked_s", [0.05, 0.3, 0.8, 1.5])
 def test_ctrl_c_while_it_loads_ends_it_without_a_word(tmp_path: Path, worked_s: float) -> None:
     """worked_s: how long a core had worked for it, the same point however busy the machine is."""
     log = tmp_path / "serve.log"
@@ -59,7 +95,8 @@ def test_ctrl_c_while_it_loads_ends_it_without_a_word(tmp_path: Path, worked_s: 
         others = command.children(recursive=True)
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(60) == 130
-        assert log.read_text() == ""
+        said = log.read_text()
+        assert said == "" or re.fullmatch(r"starting Ray; its logs are in \S+\n", said), said
         assert psutil.wait_procs(others, timeout=10)[1] == []
     finally:
         if process.poll() is None:

@@ -216,9 +216,10 @@ def test_analyze_describes_every_face_of_a_group(client: httpx.Client, picture: 
 
 
 @pytest.mark.parametrize(
-    ("name", "real"), [("image_T1.jpg", True), ("image_F1.jpg", False), ("image_F2.jpg", False)]
+    ("name", "real"),
+    [("image_T1.jpg", True), ("image_F1.jpg", False), ("image_F2.jpg", False), ("rgb_fake.jpg", False)],
 )
-def test_liveness_tells_living_faces_from_prints(
+def test_liveness_tells_living_faces_from_prints_and_screens(
     client: httpx.Client, picture: Picture, faces: Path, name: str, real: bool
 ) -> None:
     encoded = picture(faces / "spoof" / name)

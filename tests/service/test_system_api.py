@@ -208,7 +208,9 @@ def test_metrics_name_every_deployment(
     missing += [f'deployment="{name}"' for name in others]
     until = time.monotonic() + 60  # replicas report to their node every few seconds
     while time.monotonic() < until:
-        text = client.get("/metrics").text
+        answer = client.get("/metrics")
+        assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+        text = answer.text
         missing = [pattern for pattern in missing if not re.search(pattern, text)]
         if not missing:
             return
