@@ -157,7 +157,7 @@ def _start(data: dict[str, Any], application: Any, directory: Path) -> None:
 
 
 def _wait_until_ready(stop: threading.Event, url: str) -> bool:
-    """Prints a line for each part that becomes ready, tells which load, and waits for the front to answer too.
+    """Prints a line for each part that becomes ready, tells which load; waits for the front to answer too.
 
     False when stopped; raises ConfigurationError when a part failed.
     """
