@@ -15,6 +15,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import count
@@ -127,7 +128,6 @@ def enrolled_in_store(url: str, rows: Embeddings, clients: int, seconds: float) 
     """Through `VectorStore`, whose batches become transactions."""
 
     async def run() -> list[float]:
-        store = VectorStore(StoreSpec(url))
         await store.reconfigure({"max_batch_size": TOGETHER})
         numbers, took = count(), list[float]()
         until = time.perf_counter() + seconds
@@ -144,7 +144,8 @@ def enrolled_in_store(url: str, rows: Embeddings, clients: int, seconds: float) 
         await asyncio.gather(*(client() for _ in range(clients)))
         return took
 
-    return _enrolled("store", clients, seconds, uvloop.run(run()))
+    with closing(VectorStore(StoreSpec(url))) as store:
+        return _enrolled("store", clients, seconds, uvloop.run(run()))
 
 
 def enrolled_in_journal(url: str, rows: Embeddings, clients: int, seconds: float) -> Enrolled:
@@ -262,7 +263,6 @@ def searched(url: str, folder: Path, rows: Embeddings, queries: Embeddings, roun
     spent = {(way, part): Spent() for way in ("bare", "store") for part in ("one", "batch", "batches")}
 
     async def run() -> None:
-        store = VectorStore(StoreSpec(url, snapshots=folder / "snapshots"))
         await store.reconfigure({"max_batch_size": TOGETHER})
         for number in range(-1, rounds):  # the first one warms up
             batch = queries[(np.arange(TOGETHER) + TOGETHER * number) % len(queries)]
@@ -281,7 +281,8 @@ def searched(url: str, folder: Path, rows: Embeddings, queries: Embeddings, roun
                 if number >= 0:
                     spent["store", part].note(began, cpu_began)
 
-    uvloop.run(run())
+    with closing(VectorStore(StoreSpec(url, snapshots=folder / "snapshots"))) as store:
+        uvloop.run(run())
     medians = {which: median(each.took) for which, each in spent.items()}
     many = 1000 * BATCHES * TOGETHER
     return Searched(

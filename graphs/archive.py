@@ -8,7 +8,8 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -47,18 +48,19 @@ def unpack(
     Raises ConfigurationError for an archive that is damaged, exceeds a limit, or holds a path that leads
     outside, a link, a device or the same path twice; OSError where the disk refuses.
     """
-    members = _zip_members(archive) if archive.name.endswith(".zip") else _tar_members(archive)
+    opened = _zip_members(archive) if archive.name.endswith(".zip") else _tar_members(archive)
     sums: dict[str, str] = {}
     left = max_bytes
     try:
-        for count, (name, stream) in enumerate(members, 1):
-            if count > max_members:
-                raise _refused(archive, f"it holds more than {max_members} files")
-            path = _inside(archive, name)
-            if stream is not None:
-                target = folder / path
-                sums[str(path)] = _write(archive, stream, target, left)
-                left -= target.stat().st_size
+        with closing(opened) as members:
+            for count, (name, stream) in enumerate(members, 1):
+                if count > max_members:
+                    raise _refused(archive, f"it holds more than {max_members} files")
+                path = _inside(archive, name)
+                if stream is not None:
+                    target = folder / path
+                    sums[str(path)] = _write(archive, stream, target, left)
+                    left -= target.stat().st_size
     except DAMAGE as error:
         raise _refused(archive, f"it is damaged: {error}") from error
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
@@ -81,7 +83,7 @@ def _inside(archive: Path, name: str) -> PurePosixPath:
     return path
 
 
-def _zip_members(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
+def _zip_members(archive: Path) -> Generator[tuple[str, IO[bytes] | None]]:
     """Paths with their content; None for a folder."""
     with zipfile.ZipFile(archive) as source:
         for info in source.infolist():
@@ -96,7 +98,7 @@ def _zip_members(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
                 yield info.filename, stream
 
 
-def _tar_members(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
+def _tar_members(archive: Path) -> Generator[tuple[str, IO[bytes] | None]]:
     """Paths with their content; None for a folder."""
     with tarfile.open(archive, "r:*") as source:
         for info in source:

@@ -36,6 +36,7 @@ STARTS = {
         "neural_speech",
         "parler_environment",
         "pgvector",
+        "serve_deploy",
         "serve_run",
         "store_damage",
         "store_databases",

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]  # ships no types
 import pytest
 
-from bench.__main__ import KINDS, Point, carried
+from bench.__main__ import CONCURRENCIES, KINDS, Point, carried
 from bench.engine import Loop
 from bench.face import photographs
 from bench.load import Load
@@ -18,6 +18,8 @@ from bench.service import Service, kind, model_entries, write_config
 from bench.voice import recordings
 from engines.audio import decode
 from graphs.serve_config import application_args, read_config
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_pictures_come_from_a_package_where_there_is_no_test_data(tmp_path: Path) -> None:
@@ -142,3 +144,24 @@ def test_a_paused_service_stands_still() -> None:
                 os.sched_yield()
         finally:
             process.kill()
+
+
+def test_a_whole_run_measures_every_route_beside_the_bare_loop(shared: Path, tmp_path: Path) -> None:
+    assert (shared / "models").is_dir()
+    quick = ["--models", "mini-fused", "--seconds", "0.3", "--rounds", "1", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "bench", *quick]
+    ran = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=600)
+    assert "Against what is wanted" in ran.stdout
+    assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
+    told = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
+    routes = ("verify", "embed", "analyze")
+    measured = {(row["route"], row["concurrency"]): row for row in told["service"]}
+    assert set(measured) == {(route, many) for route in routes for many in CONCURRENCIES}
+    for row in measured.values():
+        assert row["errors"] == {}
+        assert 0 < row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"]
+    bare = {row["route"]: row["requests_per_s"] for row in told["bare"]}
+    for verdict in told["verdicts"]:
+        at_16 = measured[verdict["route"], 16]["requests_per_s"]
+        assert verdict["ratios"]["16"] == pytest.approx(at_16 / bare[verdict["route"]])
+    assert [verdict["route"] for verdict in told["verdicts"]] == list(routes)

@@ -16,7 +16,7 @@ import pytest
 from bench.service import free_port
 from tests.service.conftest import start
 from tests.service.many_replicas import until
-from tests.service.slow_picture import SlowPicture
+from tests.service.slow_picture import serving_slowly
 
 pytestmark = pytest.mark.service
 
@@ -49,31 +49,36 @@ def test_it_says_what_is_ready_and_ctrl_c_ends_all_of_it(
     assert own.log.read_text().removeprefix(told) == "stopping ...\n"
 
 
-@pytest.mark.parametrize("again", [False, True], ids=["once", "twice"])
-def test_ctrl_c_answers_what_is_in_flight_first_unless_asked_again(
-    serve_with: Callable[..., Any], slow_picture: SlowPicture, tmp_path: Path, again: bool
+def test_ctrl_c_answers_what_is_in_flight_first_and_a_second_one_does_not(
+    serve_with: Callable[..., Any], tmp_path: Path
 ) -> None:
     arguments = {
-        "models": [{"name": "fake", "backend": "fake"}],
+        "models": [{"name": "fake", "backend": "fake", "fused": True}],
         "store": {"directory": str(tmp_path)},
         "media": {"allow_networks": ["127.0.0.0/8"]},
     }
-    picture = {"model": "fake", "img": slow_picture.url}
-    with serve_with(arguments) as own, own.client() as client, ThreadPoolExecutor() as pool:
+    with (
+        serve_with(arguments) as own,
+        own.client() as client,
+        serving_slowly() as first,
+        serving_slowly() as second,
+        ThreadPoolExecutor() as pool,
+    ):
         told = said_once_ready(own.log)
         command = psutil.Process(own.pid)
-        asked = pool.submit(client.post, "/v1/face/embed", json=picture)
-        assert slow_picture.asked.wait(30)
+        bodies = ({"model": "fake", "img": picture.url} for picture in (first, second))
+        embeddings = [pool.submit(client.post, "/v1/face/embed", json=body) for body in bodies]
+        assert first.asked.wait(30)
+        assert second.asked.wait(30)
         os.killpg(own.pid, signal.SIGINT)
         until(lambda: own.log.read_text().endswith("Ctrl-C again stops at once\n"))
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{own.url}/readyz", trust_env=False)
-        if again:
-            os.killpg(own.pid, signal.SIGINT)
-            assert isinstance(asked.exception(), httpx.RemoteProtocolError)
-        else:
-            slow_picture.send.set()
-            assert asked.result().status_code == 200
+        first.send.set()
+        assert embeddings[0].result().status_code == 200
+        assert command.is_running()
+        os.killpg(own.pid, signal.SIGINT)
+        assert isinstance(embeddings[1].exception(), httpx.RemoteProtocolError)
         assert command.wait(60) == 0
     assert own.log.read_text().removeprefix(told) == (
         "stopping ...\nanswering what is in flight, for 20 s at most; Ctrl-C again stops at once\n"
