@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,6 +48,20 @@ def variables(home: Path) -> dict[str, str]:
         "HOME": str(home),
         "RAY_TMPDIR": str(home),
     }
+
+
+def started(command: Sequence[str | Path], given: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """A program of this environment, in a process group of its own."""
+    program, *arguments = command
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            [PROGRAMS / program, *arguments],
+            cwd=ROOT,
+            env=given,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
 
 def readiness(url: str, process: subprocess.Popen[bytes], log: Path) -> Iterator[httpx.Response]:

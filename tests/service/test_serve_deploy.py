@@ -18,15 +18,16 @@ import yaml
 from bench.service import free_port
 from tests.service.enrolling import Enrolment, all_registered
 from tests.service.many_replicas import until
-from tests.service.plain_ray import PROGRAMS, ROOT, readiness, short_directory, variables
+from tests.service.plain_ray import PROGRAMS, ROOT, readiness, short_directory, started, variables
 from tests.service.slow_picture import SlowPicture
 
 pytestmark = pytest.mark.service
 
-DEADLINE_S = 60
-"""Of a request, more than Serve waits by itself for what a replica still does."""
+DEADLINE_S = 200
+"""Of a request that outlasts all of it, on a busy machine too."""
 SERVES_DEFAULT_S = 20
-REPLACED_S = 180
+"""How long Serve waits by itself for what a replica still does."""
+REPLACED_S = 300
 """Far more than it takes."""
 
 SAMPLE_RATE = 22_050
@@ -72,25 +73,19 @@ def cluster() -> Iterator[Cluster]:
             "max-worker-port": 0,
         }
         options = [*loopback, *(f"--{name}={number}" for name, number in ports.items()), "--num-cpus=4"]
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [PROGRAMS / "ray", "start", "--head", "--block", "--include-dashboard=true", *options],
-                cwd=ROOT,
-                env=given,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        head = ["ray", "start", "--head", "--block", "--include-dashboard=true"]
+        process = started([*head, *options], given, log)
         try:
             until(lambda: "Ray runtime started" in log.read_text() or process.poll() is not None)
             assert process.poll() is None, log.read_text()
             yield Cluster(f"http://127.0.0.1:{port}", process, log, deploy)
         finally:
             # Asked to end, `ray start` waits half a minute for processes of its own.
-            ended = [*psutil.Process(process.pid).children(recursive=True), process]
-            for one in ended:
-                with suppress(psutil.NoSuchProcess):
-                    one.kill()
+            with suppress(psutil.NoSuchProcess):
+                for child in psutil.Process(process.pid).children(recursive=True):
+                    with suppress(psutil.NoSuchProcess):
+                        child.kill()
+            process.kill()
             process.wait(10)
 
 
@@ -151,7 +146,7 @@ async def test_a_change_of_the_config_costs_no_request(
                 heard += [piece async for piece in pieces]
         slow_picture.send.set()
         answer = await embedding
-    assert (answer.status_code, answer.json()["model"]) == (200, "fake")
+    assert answer.status_code == 200, answer.text
     assert sum(map(len, heard)) > sentences * 2 * SAMPLE_RATE, "over a second each; a cut answer is an error"
     record_property("acknowledged", len(enrolment.acknowledged))
     assert (enrolment.refused, enrolment.cut, enrolment.lost) == ([], [], [])

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from bench.service import free_port
-from tests.service.plain_ray import PROGRAMS, ROOT, readiness, short_directory, variables
+from tests.service.plain_ray import ROOT, readiness, short_directory, started, variables
 
 pytestmark = pytest.mark.service
 
@@ -31,15 +31,7 @@ def test_the_embedded_profile_runs(directory: Path, bare: bool) -> None:
     given = variables(directory)
     if bare:
         given = {name: text for name, text in given.items() if not name.startswith("RAY_SERVE_")}
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [PROGRAMS / "serve", "run", written],
-            cwd=ROOT,
-            env=given,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    process = started(["serve", "run", written], given, log)
     try:
         answers = list(readiness(url, process, log))
         waiting = [answer for answer in answers if answer.status_code == 503 and not bare]
