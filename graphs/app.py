@@ -10,6 +10,7 @@ from ray import serve
 from ray.serve import Application
 
 from engines.errors import ConfigurationError
+from graphs.addresses import parse_networks
 from graphs.http.auth import load_keys
 from graphs.http.gateway import STORE, Gateway
 from graphs.models import DEFAULT_MODELS_DIR
@@ -31,6 +32,14 @@ def app(args: AppArgs) -> Application:
     Raises ConfigurationError that names the model, the key and the remedy, before anything starts.
     """
     models_dir = args.models_dir or Path(os.environ.get("PRESENCE_MODELS_DIR", DEFAULT_MODELS_DIR))
+    if args.models_dir and not args.models_dir.is_dir():
+        raise ConfigurationError(
+            f"models_dir: {args.models_dir} is no directory; make it, or correct the path"
+        )
+    try:
+        parse_networks(args.media.allow_networks)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"media.{error.message}") from None
     written = all_models(args, models_dir)
     models = tuple(model for model in written if not model.disabled)
     found = tuple(tts.found_voices(models_dir, written))
@@ -52,10 +61,12 @@ def app(args: AppArgs) -> Application:
 def _store(settings: Store, deadline_s: float) -> Application:
     # As for models: binding needs FAISS and SQLAlchemy, importing this module must not.
     from deployments.store import StoreSpec, VectorStore  # noqa: PLC0415
+    from engines.store.database import parse_url  # noqa: PLC0415
     from engines.store.index_options import IndexOptions  # noqa: PLC0415
     from engines.store.pgvector import require_postgres  # noqa: PLC0415
 
     url, directory = store_location(settings, os.environ.get("PRESENCE_STORE_URL"))
+    parse_url(url)
     if settings.kind == "pgvector":
         require_postgres(url)
     spec = StoreSpec(

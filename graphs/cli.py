@@ -55,7 +55,7 @@ def serve(
     try:
         data = read_config(config)
         data["http_options"] = http = http_options(data, host, port)
-        arguments = application_args(data, models_dir)
+        arguments = application_args(data, models_dir, config)
         refuse_open_door(http["host"], arguments, insecure_public=insecure_public)
         run(data, arguments)
     except ConfigurationError as error:
@@ -127,7 +127,7 @@ def _start(data: dict[str, Any], application: Any, directory: Path) -> None:
     ray_runtime.start(ray.init, directory=directory, tell=console.print)
     ray_runtime.end_monitors(ray._private.worker._global_node)
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    stop, hurry = threading.Event(), threading.Event()
+    stop, hurry, ready = threading.Event(), threading.Event(), False
     for number in (signal.SIGINT, signal.SIGTERM):  # after Ray, which sets its own
         signal.signal(number, lambda *_: (hurry if stop.is_set() else stop).set())
     try:
@@ -141,7 +141,7 @@ def _start(data: dict[str, Any], application: Any, directory: Path) -> None:
         target = ray_serve.RunTarget(application, name=APPLICATION, route_prefix="/", logging_config=log)
         ray_serve.run_many([target], wait_for_applications_running=False)
         url = _url(http["host"], http["port"])
-        if _wait_until_ready(stop, url):
+        if ready := _wait_until_ready(stop, url):
             _welcome(url)
             stop.wait()
         console.print("stopping ...")
@@ -152,7 +152,8 @@ def _start(data: dict[str, Any], application: Any, directory: Path) -> None:
             haproxy.let_finish(os.getpid(), FINISH_S, hurry.wait)
     finally:
         with redirect_stdout(StringIO()):  # Ray reports as a failure that Serve's controller ends
-            ray_serve.shutdown()  # type: ignore[no-untyped-call] # Ray leaves it without annotations
+            if ready:  # else nobody has been served, and what cannot start would be waited for
+                ray_runtime.while_it_lives(ray._private.worker._global_node, ray_serve.shutdown)
             ray.shutdown()
 
 
@@ -163,7 +164,7 @@ def _wait_until_ready(stop: threading.Event, url: str) -> bool:
     """
     from ray import serve as ray_serve  # noqa: PLC0415 - Ray reads its environment when it is imported
 
-    started, ready = time.monotonic(), set[str]()
+    started, ready, waits = time.monotonic(), set[str](), set[str]()
     with console.status("loading ...", refresh_per_second=4) as line:  # in a terminal only
         while not stop.wait(POLL_S):
             application = ray_serve.status().applications.get(APPLICATION)
@@ -173,6 +174,11 @@ def _wait_until_ready(stop: threading.Event, url: str) -> bool:
                 if deployment.status.value == "HEALTHY" and name not in ready:
                     ready.add(name)
                     console.print(f"  ready  {name}  [dim]{time.monotonic() - started:.1f} s[/dim]")
+                elif deployment.message and name not in ready | waits:  # after half a minute
+                    waits.add(name)
+                    console.print(
+                        f"  waits  {name}  {deployment.message.strip()}", markup=False, soft_wrap=True
+                    )
             line.update(f"loading {', '.join(sorted(application.deployments.keys() - ready)) or '...'}")
             if application.status.value == "RUNNING" and _answers(f"{url}/readyz"):
                 return True

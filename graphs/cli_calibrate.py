@@ -59,7 +59,8 @@ def calibrate(
     """Measure how well a model tells people apart, and suggest its verify_threshold."""
     with _told():
         _require_matplotlib(out)
-        args = application_args(read_config(config), models_dir if _typed(context, "models_dir") else None)
+        named = models_dir if _typed(context, "models_dir") else None
+        args = application_args(read_config(config), named, config)
         place = args.models_dir or models_dir or DEFAULT_MODELS_DIR  # as graphs/app.py finds it
         chosen = samples.chosen(all_models(args, place), kind, model)
         files = samples.samples(directory)

@@ -10,7 +10,8 @@ import graphs
 from engines import registry
 from engines.errors import ConfigurationError
 from graphs.download import locate
-from graphs.settings import ModelFile, Parameters, Settings, explain
+from graphs.explain import explain, unreadable
+from graphs.settings import ModelFile, Parameters, Settings
 
 GALLERY = Path(graphs.__file__).parent.parent / "config" / "gallery.yaml"
 
@@ -101,7 +102,7 @@ def load(path: Path = GALLERY) -> dict[str, Entry]:
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigurationError(f"{path}: not readable as YAML: {error}") from error
+        raise ConfigurationError(f"{path}: not readable as YAML: {unreadable(error)}") from error
     if not isinstance(data, list):
         raise ConfigurationError(f"{path}: a gallery is a list of entries")
     entries: dict[str, Entry] = {}

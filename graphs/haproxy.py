@@ -73,8 +73,14 @@ def told_front(config: Path) -> str | None:
         return None
 
 
+HEADERS_S = 30
+"""The time that a client has for the first line and the headers of a request; Serve gives any."""
+
+DEFAULTS = re.compile(r"^defaults\n", re.MULTILINE)
+
+
 def rewritten(config: str, front: str | None = None) -> str:
-    """The configuration with statistics and metrics on 127.0.0.1, a private socket, no splicing.
+    """The configuration with statistics and metrics on 127.0.0.1, a private socket and a time for headers.
 
     front: the address of the HTTP front, such as 0.0.0.0; None leaves it as it is.
     """
@@ -87,7 +93,8 @@ def rewritten(config: str, front: str | None = None) -> str:
             section = line.strip()
         bind = BIND.match(line) if section in addresses else None
         lines.append(f"{bind[1]}{addresses[section]}{bind[2]}" if bind else line)
-    return ADMIN_SOCKET.sub(r"\g<1>600", SPLICED_REQUESTS.sub("", "".join(lines)))
+    private = ADMIN_SOCKET.sub(r"\g<1>600", SPLICED_REQUESTS.sub("", "".join(lines)))
+    return DEFAULTS.sub(f"defaults\n    timeout http-request {HEADERS_S}s\n", private)
 
 
 def let_finish(command: int, within_s: float, wait: Callable[[float], bool]) -> bool:

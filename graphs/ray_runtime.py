@@ -11,6 +11,7 @@ import random
 import secrets
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import islice
@@ -209,6 +210,21 @@ def end_monitors(node: Any) -> None:
     """
     node.kill_log_monitor(check_alive=False)
     node.kill_monitor(check_alive=False)
+
+
+def while_it_lives(node: Any, call: Callable[[], object]) -> None:
+    """Calls it, and waits for its end or for that of a process of Ray: then no answer would come.
+
+    Whoever ends a group of processes, as `timeout` and systemd do, ends Ray's too.
+
+    Args:
+        node: Ray's own object of this machine.
+        call: asks Ray for something.
+    """
+    running = threading.Thread(target=call, daemon=True)
+    running.start()
+    while running.is_alive() and not node.dead_processes():
+        running.join(0.1)
 
 
 def protect_token(path: Path | None = None) -> Path:

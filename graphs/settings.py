@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, PrivateAttr, Validation
 
 from engines import registry
 from engines.errors import ConfigurationError
+from graphs.explain import explain, unreadable
 from graphs.localai_keys import LOCALAI_KEYS_WITHOUT_EFFECT
 from graphs.nulls import NullsAbsent
 
@@ -340,7 +341,7 @@ def read_model_file(path: Path) -> ModelFile:
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigurationError(f"{path}: not readable as YAML: {error}") from error
+        raise ConfigurationError(f"{path}: not readable as YAML: {unreadable(error)}") from error
     if not isinstance(data, dict):
         raise ConfigurationError(f"{path}: a model file is a mapping with at least name and backend")
     try:
@@ -351,26 +352,6 @@ def read_model_file(path: Path) -> ModelFile:
         raise ConfigurationError(f"{path}: {explain(error)}") from None
     model._path = path
     return model
-
-
-REMEDIES = {
-    "extra_forbidden": "remove it or correct its spelling",
-    "missing": "add it",
-    "string_pattern_mismatch": "take letters, digits, dot, dash and underscore, a letter or digit first",
-    "string_type": "put quotes around it",
-}
-"""What to do about a kind of error whose message does not say it."""
-
-
-def explain(error: ValidationError) -> str:
-    """A validation error in one line a field: the key, what is wrong, and what to do."""
-    lines = []
-    for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"]) or "the file"
-        wrong = "unknown key" if item["type"] == "extra_forbidden" else item["msg"]
-        remedy = REMEDIES.get(item["type"])
-        lines.append(f"{key}: {wrong}; {remedy}" if remedy else f"{key}: {wrong}")
-    return "; ".join(lines)
 
 
 def all_models(args: AppArgs, models_dir: Path) -> tuple[ModelFile, ...]:

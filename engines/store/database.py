@@ -36,7 +36,7 @@ class Database:
 
         Raises ConfigurationError for another URL, and StoreUnavailable when the file cannot be made.
         """
-        parsed = _parsed(url)
+        parsed = parse_url(url)
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
         database = parsed.database or ""
         self.name = Path(database).name if self.is_sqlite else f"the Postgres database {database!r}"
@@ -256,7 +256,8 @@ def _unless_given(url: URL, defaults: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in defaults.items() if name not in url.query}
 
 
-def _parsed(url: str) -> URL:
+def parse_url(url: str) -> URL:
+    """The URL of a store, for SQLAlchemy. Raises ConfigurationError for one that names no store."""
     advice = "use sqlite:////directory/presence.db or postgresql://user:password@host/database"
     try:
         parsed = make_url(url)

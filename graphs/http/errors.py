@@ -40,6 +40,13 @@ TYPES: dict[type[errors.PresenceError], str] = {errors.ModelDisabled: "model_dis
 """LocalAI's types of errors whose status does not say enough."""
 
 
+NO_OBJECT = ("model_attributes_type", "dict_type", "model_type")
+"""What pydantic calls a body that is no JSON object."""
+
+UNPARSED = "There was an error parsing the body"
+"""What FastAPI says of a body that its JSON reader refuses without a place: bad UTF-8, too deep, too long."""
+
+
 def status_of(error: errors.PresenceError) -> int:
     """The HTTP status of an error: its own entry of the table or its nearest ancestor's, else 500."""
     return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
@@ -88,12 +95,19 @@ def invalid(found: Mapping[str, Any], skipped: int = 0) -> errors.InvalidInput:
     if found["type"] == "json_invalid":
         return errors.InvalidInput("the request body is not valid JSON")
     param = ".".join(str(part) for part in found["loc"][skipped:]) or None
+    if found["type"] == "missing" and param:
+        return errors.InvalidInput(f"{param} is required", param)
+    if param is None and found["type"] in NO_OBJECT:
+        return errors.InvalidInput(
+            "the request body is no JSON object; send one with Content-Type: application/json"
+        )
     return errors.InvalidInput(f"{param or 'request body'}: {found['msg']}", param)
 
 
 def _http_error(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for this type alone
-    return error_response(error.status_code, str(error.detail), headers=dict(error.headers or {}))
+    told = "the request body is not valid JSON" if error.detail == UNPARSED else str(error.detail)
+    return error_response(error.status_code, told, headers=dict(error.headers or {}))
 
 
 def _unexpected(request: Request, error: Exception) -> JSONResponse:

@@ -50,12 +50,14 @@ async def models(
     )
 
 
+@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz")
 async def healthz() -> wire.Health:
     """The gateway lives."""
     return wire.Health()
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", responses={503: {"model": wire.Readiness, "description": "still loading"}})
 async def readyz(services: Known, response: Response) -> wire.Readiness:
     """200 when every model answers, else 503 with those that do not."""

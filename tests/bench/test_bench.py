@@ -107,7 +107,7 @@ def test_the_service_is_the_default_profile_with_more_models(shared: Path, tmp_p
     assert list(entries) == names
     write_config(tmp_path / "config.yaml", list(entries.values()))
     data = read_config(tmp_path / "config.yaml")
-    assert [model.name for model in application_args(data, None).models] == names
+    assert [model.name for model in application_args(data, None, tmp_path).models] == names
     assert data["http_options"]["host"] == "127.0.0.1"
 
 

@@ -274,6 +274,22 @@ def test_a_key_file_that_is_not_there_stops_the_start(tmp_path: Path) -> None:
         app(args(tmp_path, gateway={"api_keys_file": tmp_path / "absent"}))
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"models_dir": "/nowhere"}, "models_dir: /nowhere is no directory; make it"),
+        ({"models_dir": __file__}, "is no directory"),
+        ({"media": {"allow_networks": ["10.0.0.0/99"]}}, "media.allow_networks: .*10.0.0.0/99"),
+        ({"store": {"url": "foo://x"}}, "the store's URL names no SQLite file and no Postgres database: use"),
+    ],
+)
+def test_a_wrong_setting_is_refused_before_anything_starts(
+    tmp_path: Path, given: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        app(AppArgs.model_validate({"models_dir": tmp_path, **given}))
+
+
 def test_disabled_models_are_not_served_whatever_their_backend(tmp_path: Path) -> None:
     for name, text in {
         "a.yaml": "{backend: llama-cpp, disabled: true}",

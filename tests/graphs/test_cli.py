@@ -120,7 +120,7 @@ def test_host_port_and_models_directory_go_before_the_config(
 @pytest.mark.parametrize(
     ("args", "told"),
     [
-        ({"gateway": {"replicas": 2}}, "applications.presence.args: gateway.replicas: unknown key"),
+        ({"gateway": {"replicas": 2}}, "c.yaml: applications.presence.args: gateway.replicas: unknown key"),
         ({"banana": 1}, "banana: unknown key; remove it or correct its spelling"),
         ({"gateway": {"deadline_s": 0}}, "gateway.deadline_s: Input should be greater than 0"),
         ({"models": [{"name": "a"}]}, "models.0.backend: Field required"),
@@ -129,6 +129,7 @@ def test_host_port_and_models_directory_go_before_the_config(
             "option '[x]' is not of the form",
         ),
         ([1], "applications.presence.args"),
+        ({"media": {"allow_networks": "10.0.0.0/8"}}, "allow_networks: a list is expected; write [one, two]"),
     ],
 )
 def test_a_wrong_argument_is_told_by_its_key(
@@ -168,7 +169,9 @@ def test_a_wrong_config_is_told_by_its_key(
 @pytest.mark.parametrize("content", [b"a: [", b"\xff\xfe\x00", b"- list", b""])
 def test_what_is_no_config_is_refused(serve: Serve, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "c.yaml").write_bytes(content)
-    assert "c.yaml: " in refused(serve("--config", tmp_path / "c.yaml"))
+    told = refused(serve("--config", tmp_path / "c.yaml"))
+    assert "c.yaml: " in told
+    assert told.count("\n") == 1
 
 
 def test_arguments_may_be_left_out(serve: Serve, started: Started, tmp_path: Path) -> None:

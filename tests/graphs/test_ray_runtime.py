@@ -9,7 +9,9 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -239,3 +241,37 @@ def test_the_token_lies_in_the_home_directory_by_default(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert ray_runtime.protect_token() == tmp_path / ".ray" / "auth_token"
+
+
+class Node:
+    """Ray's own object of a machine. dead: processes of Ray that have ended."""
+
+    def __init__(self) -> None:
+        self.dead: list[object] = []
+
+    def dead_processes(self) -> list[object]:
+        return self.dead
+
+
+def test_an_answer_of_a_ray_that_has_ended_is_not_waited_for() -> None:
+    node, asked, answer = Node(), Event(), Event()
+
+    def ends() -> None:
+        node.dead.append("raylet")
+        asked.set()
+        answer.wait(60)
+
+    ray_runtime.while_it_lives(node, ends)
+    assert asked.is_set()
+    answer.set()
+
+
+def test_an_answer_of_a_ray_that_lives_is_waited_for() -> None:
+    done = Event()
+
+    def takes_its_time() -> None:
+        time.sleep(0.3)
+        done.set()
+
+    ray_runtime.while_it_lives(Node(), takes_its_time)
+    assert done.is_set()

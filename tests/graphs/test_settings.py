@@ -4,10 +4,11 @@ import re
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from engines.errors import ConfigurationError
-from graphs.settings import AppArgs, ModelFile, Replicas, all_models, explain, read_model_file
+from graphs.explain import explain
+from graphs.settings import AppArgs, ModelFile, Replicas, all_models, read_model_file
 
 LOCALAI = """
 name: insightface-opencv
@@ -219,3 +220,34 @@ def test_what_pgvector_has_not_is_refused(store: object, told: str) -> None:
     with pytest.raises(ValidationError) as caught:
         AppArgs.model_validate({"store": store})
     assert re.search(told, explain(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("foo: [1", "line 1, column 8: expected ',' or ']', but got '<stream end>'"),
+        ("a: b: c", "line 1, column 5: mapping values are not allowed here"),
+        ("\1", "special characters are not allowed"),
+    ],
+)
+def test_what_is_no_yaml_is_told_in_one_line(tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "m.yaml").write_text(text)
+    with pytest.raises(ConfigurationError, match=rf"not readable as YAML: .*{re.escape(told)}") as caught:
+        read_model_file(tmp_path / "m.yaml")
+    assert "\n" not in caught.value.message
+
+
+def test_the_remedy_for_names_is_not_told_of_other_patterns() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Weights.model_validate({"name": "a b", "sha256": "0000"})
+    name, digest = explain(caught.value).split("; sha256: ")
+    assert name.startswith("name: ")
+    assert name.endswith("take letters, digits, dot, dash and underscore, a letter or digit first")
+    assert digest == "String should match pattern '^[0-9a-f]{64}$'"
+
+
+class Weights(BaseModel):
+    """A name as of a model, and a sum as of a file."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")

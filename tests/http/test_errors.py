@@ -140,8 +140,9 @@ class Body(BaseModel):
     ("content", "param", "told"),
     [
         ("{", None, "the request body is not valid JSON"),
-        ("[]", None, "request body: "),
-        ("{}", "inner", "inner: Field required"),
+        ("[]", None, "the request body is no JSON object; send one with Content-Type: application/json"),
+        ("[" * 100_000, None, "the request body is not valid JSON"),
+        ("{}", "inner", "inner is required"),
         ('{"inner": {"number": -1}}', "inner.number", "inner.number: "),
         ('{"inner": {"number": "secret"}}', "inner.number", "inner.number: "),
     ],

@@ -156,7 +156,7 @@ def test_the_default_store_has_three_names(client: httpx.Client, kerry: list[str
 @pytest.mark.parametrize(
     ("body", "param", "message"),
     [
-        ({}, "name", "Field required"),
+        ({}, "name", "name is required"),
         ({"name": None}, "name", "string"),
         ({"name": 5}, "name", "string"),
         ({"name": ""}, None, "name is required"),

@@ -189,6 +189,12 @@ def test_unknown_routes_and_methods_answer_in_the_one_shape(client: httpx.Client
     assert wrong.json()["error"]["code"] == 405
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_monitors_may_ask_for_the_head_alone(client: httpx.Client, path: str) -> None:
+    answer = client.head(path)
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
 def test_metrics_name_every_deployment(
     client: httpx.Client, picture: Callable[[Path], str], shared: Path
 ) -> None:

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from graphs.nulls import NullsAbsent
 from graphs.store import Identification, Registration
@@ -36,7 +36,9 @@ Age = Annotated[
 
 
 class ModelRequest(NullsAbsent):
-    """A request to a model. Unknown fields are ignored, as clients of LocalAI expect."""
+    """A request to a model. Unknown fields are ignored, as by LocalAI; true is no number, "1" neither."""
+
+    model_config = ConfigDict(strict=True)
 
     model: Model = None
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from graphs.http.wire.registrations import StoreName
 from graphs.nulls import NullsAbsent
@@ -13,6 +13,8 @@ Keys = Annotated[list[Key], Field(min_length=1, max_length=10_000)]
 
 class StoreRequest(NullsAbsent):
     """store: which one, made on first use. backend: LocalAI's names, all of them mean this store."""
+
+    model_config = ConfigDict(strict=True)
 
     store: StoreName = ""
     backend: str = ""
