@@ -269,6 +269,7 @@ def serve_with(
     ) -> AbstractContextManager[Service]:
         directory = tmp_path_factory.mktemp("own")
         path, models = directory / "config.yaml", models or directory / "models"
+        models.mkdir(exist_ok=True)
         path.write_text(yaml.safe_dump(serve_config(arguments)))
         options = ["--config", str(path), "--models-dir", str(models)]
         return contextmanager(running)(options, directory, within_s=within_s, **more)
