@@ -24,6 +24,8 @@ from graphs.settings import AppArgs
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 POLL_S = 0.5
+SLOW_S = 60
+"""After it, what Serve says of a part that is not ready is told."""
 FINISH_S = 20
 """For what is in flight when it is stopped; Serve replaces a front that passes no health check for longer."""
 
@@ -174,11 +176,10 @@ def _wait_until_ready(stop: threading.Event, url: str) -> bool:
                 if deployment.status.value == "HEALTHY" and name not in ready:
                     ready.add(name)
                     console.print(f"  ready  {name}  [dim]{time.monotonic() - started:.1f} s[/dim]")
-                elif deployment.message and name not in ready | waits:  # after half a minute
+                elif deployment.message and name not in ready | waits and time.monotonic() > started + SLOW_S:
                     waits.add(name)
-                    console.print(
-                        f"  waits  {name}  {deployment.message.strip()}", markup=False, soft_wrap=True
-                    )
+                    told = " ".join(deployment.message.split())
+                    console.print(f"  waits  {name}  {told}", markup=False, soft_wrap=True)
             line.update(f"loading {', '.join(sorted(application.deployments.keys() - ready)) or '...'}")
             if application.status.value == "RUNNING" and _answers(f"{url}/readyz"):
                 return True
