@@ -2,8 +2,9 @@
 
 Serve's configuration file binds the statistics page and the metrics to all interfaces, makes the
 administration socket world-writable, and answers 500 in plain text when no gateway is there; no option of
-Serve changes that. `presence-haproxy` rewrites those lines in the file that `-f` names, makes the error page
-a 503 in the shape of all errors, then becomes the real HAProxy: same process, same arguments.
+Serve changes that. `presence-haproxy` rewrites those lines in the file that `-f` names, bounds the time that
+a client has for its headers, makes the error page a 503 in the shape of all errors, then becomes the real
+HAProxy: same process, same arguments.
 
 Serve has one address for the front and for the gateway replicas behind it, and HAProxy calls those of its
 machine at 127.0.0.1 whatever that is. So `presence serve` gives Serve 127.0.0.1, and writes the address of

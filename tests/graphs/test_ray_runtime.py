@@ -9,7 +9,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 from threading import Event
 
@@ -244,12 +243,14 @@ def test_the_token_lies_in_the_home_directory_by_default(
 
 
 class Node:
-    """Ray's own object of a machine. dead: processes of Ray that have ended."""
+    """Ray's own object of a machine. dead: processes that have ended; looked: somebody asked for them."""
 
     def __init__(self) -> None:
         self.dead: list[object] = []
+        self.looked = Event()
 
     def dead_processes(self) -> list[object]:
+        self.looked.set()
         return self.dead
 
 
@@ -267,11 +268,11 @@ def test_an_answer_of_a_ray_that_has_ended_is_not_waited_for() -> None:
 
 
 def test_an_answer_of_a_ray_that_lives_is_waited_for() -> None:
-    done = Event()
+    node, done = Node(), Event()
 
     def takes_its_time() -> None:
-        time.sleep(0.3)
-        done.set()
+        if node.looked.wait(60):
+            done.set()
 
-    ray_runtime.while_it_lives(Node(), takes_its_time)
+    ray_runtime.while_it_lives(node, takes_its_time)
     assert done.is_set()
